@@ -1,0 +1,54 @@
+"""Projected LLM vectors to item vectors in the SRS space; the piece that RAT trains beside the SRS."""
+
+from itertools import pairwise
+from typing import Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class AdapterSettings(BaseModel):
+    """Shape of an adapter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: int = Field(ge=1)  # width of the projected vectors
+    hidden: int | None = Field(default=None, ge=1)  # None: one linear layer
+    outputs: int = Field(ge=1)  # width of the SRS
+
+
+class Adapter(nn.Module):
+    """One linear layer, or two with no activation between as in the LLMEmb release.
+
+    Maps float ``[..., inputs]`` to float ``[..., outputs]``.
+    """
+
+    def __init__(self, settings: AdapterSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        widths = [
+            settings.inputs,
+            *([settings.hidden] if settings.hidden else []),
+            settings.outputs,
+        ]
+        layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
+        self.layers = nn.Sequential(*layers)
+        # Inputs have unit variance in each direction: outputs start at the scale of ID embeddings.
+        for layer in layers:
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            layers[-1].weight.mul_(settings.outputs**-0.5)
+
+    def forward(self, projected: Tensor) -> Tensor:
+        """Return item vectors in the SRS space."""
+        adapted: Tensor = self.layers(projected)
+        return adapted
+
+    @classmethod
+    def rebuild(cls, settings: AdapterSettings, tensors: dict[str, Tensor]) -> Self:
+        """Return a trained adapter in inference mode."""
+        adapter = cls(settings)
+        adapter.load_state_dict(tensors)
+        return adapter.eval().requires_grad_(False)

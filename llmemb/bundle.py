@@ -1,0 +1,272 @@
+"""The bundle: the one directory that the trainer writes and the service reads.
+
+It is complete but for the base model's weights, holds no pickle and no code, and every byte of it is
+covered by a hash: the files by ``manifest.json``, the manifest by its own ``bundle`` field.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save_file as save_tensors
+
+from llmemb.adapter import Adapter, AdapterSettings
+from llmemb.base_model import find_base_model
+from llmemb.catalogue import Catalogue, read_parquet
+from llmemb.encoder import Encoder, EncoderSettings, load_encoder
+from llmemb.errors import BundleError, LLMEmbError, ModelError
+from llmemb.files import json_bytes, sha256_of
+from llmemb.projection import Projection
+from llmemb.prompt import PromptTemplate
+from llmemb.srs import Backbone, BackboneSettings, build_backbone
+
+SCHEMA_VERSION = 1
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+
+MANIFEST, ITEMS, CARD = "manifest.json", "items.parquet", "README.md"
+ENCODER, SRS_SETTINGS, SRS_MODEL = "encoder", "srs/config.json", "srs/model.safetensors"
+PROJECTION, ADAPTER = "projection.safetensors", "adapter.safetensors"
+LLM_VECTORS, ITEM_VECTORS = "llm_vectors.safetensors", "item_vectors.safetensors"
+
+
+class BaseModelReference(BaseModel):
+    """Which base model the LoRA belongs to."""
+
+    source: str  # the name it was trained by: a hub id, a path, or the default model's name
+    sha256: str  # over weights and tokenizer
+
+
+class DataFacts(BaseModel):
+    """The prepared data that a bundle was trained on."""
+
+    name: str
+    fingerprint: str
+    items: int
+    users: int
+    interactions: int
+
+
+class Manifest(BaseModel):
+    """What a bundle is made of; ``manifest.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    bundle: str = ""  # the bundle's id: hash over everything below
+    base_model: BaseModelReference
+    prompt: PromptTemplate
+    encoder: EncoderSettings
+    encoder_fingerprint: str  # two bundles with the same one give the same LLM vectors
+    llm_dimensions: int
+    adapter: AdapterSettings
+    srs: BackboneSettings
+    data: DataFacts
+    settings: dict[str, Any]  # the preset as trained, every value
+    metrics: dict[str, Any]  # rows (this bundle and its baselines) of ``llmemb evaluate``'s answer
+    libraries: dict[str, str]
+    files: dict[str, str] = Field(default_factory=dict)  # path inside the bundle -> SHA-256
+
+    def sealed(self) -> Self:
+        """Return the manifest with its ``bundle`` id filled in."""
+        content = json_bytes(self.model_dump(mode="json", exclude={"bundle"}))
+        return self.model_copy(update={"bundle": hashlib.sha256(content).hexdigest()[:32]})
+
+
+def encoder_fingerprint(
+    base_sha256: str, lora_sha256: str, prompt: PromptTemplate, encoder: EncoderSettings
+) -> str:
+    """Return the hash of all that decides an item's LLM vector; it prefixes the cache keys."""
+    parts = [
+        base_sha256,
+        lora_sha256,
+        prompt.model_dump(mode="json"),
+        encoder.model_dump(mode="json"),
+    ]
+    return hashlib.sha256(json_bytes(parts)).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle in memory, all but its encoder.
+
+    Attributes:
+        path: where it was read from.
+        popularity: int64 ``[items]``, training interactions.
+        llm_vectors: float16 ``[items, llm]``.
+        item_vectors: float32 ``[items, width]``, what the backbone is scored against.
+    """
+
+    path: Path
+    manifest: Manifest
+    catalogue: Catalogue
+    popularity: NDArray[np.int64]
+    projection: Projection
+    adapter: Adapter
+    backbone: Backbone
+    llm_vectors: NDArray[np.float16]
+    item_vectors: NDArray[np.float32]
+
+    def adapt(self, llm_vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the item vectors of new items, float32 ``[items, width]``, from their LLM vectors."""
+        with torch.inference_mode():
+            adapted: NDArray[np.float32] = self.adapter(
+                torch.from_numpy(self.projection(llm_vectors))
+            ).numpy()
+        return adapted
+
+    def load_encoder(self, base_model: str | None = None) -> Encoder:
+        """Load the LLM with this bundle's LoRA merged in.
+
+        Args:
+            base_model: where the base model is on this machine; default: as it was trained.
+
+        Raises:
+            ModelError: the base model is not there, or is another one than trained with.
+        """
+        reference = self.manifest.base_model
+        base = find_base_model(base_model or reference.source)
+        if base.sha256 != reference.sha256:
+            raise ModelError(
+                f"base model {base.path} is not the one that this bundle was trained with "
+                f"({reference.source}, sha256 {reference.sha256[:12]}...); name that with --base-model"
+            )
+        return load_encoder(self.path / ENCODER, base, self.manifest.encoder)
+
+
+def write_bundle(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    catalogue: Catalogue,
+    popularity: NDArray[np.int64],
+    projection: Projection,
+    adapter: Adapter,
+    backbone: Backbone,
+    llm_vectors: NDArray[np.float16],
+    item_vectors: NDArray[np.float32],
+    card: str,
+) -> Manifest:
+    """Write a bundle into a folder that holds its ``encoder/`` already; return the sealed manifest.
+
+    The caller hands in a folder aside and renames it (``llmemb.files.replacing_directory``).
+    """
+    (folder / "srs").mkdir()
+    catalogue.write(folder / ITEMS, popularity=pa.array(popularity))
+    save_arrays(projection.tensors(), folder / PROJECTION)
+    save_tensors(adapter.state_dict(), folder / ADAPTER)
+    (folder / SRS_SETTINGS).write_bytes(json_bytes(backbone.settings.model_dump(mode="json")))
+    save_tensors(backbone.state_dict(), folder / SRS_MODEL)
+    save_arrays({"vectors": llm_vectors}, folder / LLM_VECTORS)
+    save_arrays({"vectors": item_vectors}, folder / ITEM_VECTORS)
+    (folder / CARD).write_text(card)
+    files = {
+        path.relative_to(folder).as_posix(): sha256_of(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    sealed = manifest.model_copy(update={"files": files}).sealed()
+    (folder / MANIFEST).write_bytes(json_bytes(sealed.model_dump(mode="json")))
+    return sealed
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check ``manifest.json`` alone; the files it names are not looked at.
+
+    Raises:
+        BundleError: it is missing, changed, or of another schema.
+    """
+    file = path / MANIFEST
+    if not file.is_file():
+        raise BundleError(f"{file} is missing; is {path} a bundle? (`llmemb train` writes one)")
+    if file.stat().st_size > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{file} is larger than {MAX_MANIFEST_BYTES:,} bytes")
+    content = file.read_bytes()
+    try:
+        raw = json.loads(content)
+        if raw["schema_version"] != SCHEMA_VERSION:
+            raise BundleError(
+                f"{file}: schema {raw['schema_version']!r}, this version reads {SCHEMA_VERSION}"
+            )
+        manifest = Manifest.model_validate(raw)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise BundleError(f"{file} is changed or damaged: {reason}") from error
+    # Compared byte by byte: even a changed blank is a change.
+    if json_bytes(manifest.sealed().model_dump(mode="json")) != content:
+        raise BundleError(f"{file} is changed: its content does not give the id it states")
+    return manifest
+
+
+def verify_files(path: Path, manifest: Manifest) -> None:
+    """Check that a bundle holds exactly the files of its manifest, unchanged.
+
+    Raises:
+        BundleError: a file is missing, changed, not a plain file, or not in the manifest.
+    """
+    for name, sha256 in manifest.files.items():
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise BundleError(f"{path / MANIFEST} names {name!r}, which lies outside the bundle")
+        file = path / name
+        if not file.is_file() or file.is_symlink():
+            raise BundleError(f"{file} is missing")
+        if sha256_of(file) != sha256:
+            raise BundleError(f"{file} is changed: its SHA-256 is not the manifest's")
+    for file in path.rglob("*"):
+        name = file.relative_to(path).as_posix()
+        if (file.is_symlink() or not file.is_dir()) and name not in {*manifest.files, MANIFEST}:
+            raise BundleError(f"{file} is not in the manifest")
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Verify and load a bundle.
+
+    Raises:
+        BundleError: a file is missing, changed or of another schema; the message names it.
+    """
+    manifest = read_manifest(path)
+    verify_files(path, manifest)
+    try:
+        return _load(path, manifest)
+    except (SafetensorError, RuntimeError, KeyError, ValueError, LLMEmbError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{path}: its files do not fit each other: {reason}") from error
+
+
+def _load(path: Path, manifest: Manifest) -> Bundle:
+    catalogue = Catalogue.read(path / ITEMS)
+    popularity = read_parquet(path / ITEMS, ["popularity"])["popularity"].to_numpy()
+    backbone = build_backbone(manifest.srs)
+    backbone.load_state_dict(load_tensors(path / SRS_MODEL))
+    bundle = Bundle(
+        path=path,
+        manifest=manifest,
+        catalogue=catalogue,
+        popularity=popularity,
+        projection=Projection.from_tensors(load_arrays(path / PROJECTION)),
+        adapter=Adapter.rebuild(manifest.adapter, load_tensors(path / ADAPTER)),
+        backbone=backbone.eval().requires_grad_(False),
+        llm_vectors=load_arrays(path / LLM_VECTORS)["vectors"],
+        item_vectors=load_arrays(path / ITEM_VECTORS)["vectors"],
+    )
+    expected: dict[str, tuple[NDArray[Any], tuple[int, int]]] = {
+        LLM_VECTORS: (bundle.llm_vectors, (len(catalogue), manifest.llm_dimensions)),
+        ITEM_VECTORS: (bundle.item_vectors, (len(catalogue), manifest.srs.width)),
+    }
+    for name, (array, shape) in expected.items():
+        if array.shape != shape:
+            raise BundleError(f"{name} has shape {array.shape}, not {shape}")
+        if not np.isfinite(array).all():
+            raise BundleError(f"{name} holds values that are not finite")
+    return bundle

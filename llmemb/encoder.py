@@ -1,0 +1,192 @@
+"""Prompts to LLM vectors: the base model with its LoRA merged, pooling, length-sorted batches.
+
+Training the LoRA lives in ``trainer.scft``; batching concurrent requests in ``service.engine``.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel as Settings
+from pydantic import ConfigDict, Field
+from torch import Tensor
+
+from llmemb.base_model import BaseModel
+from llmemb.errors import BundleError, ModelError
+
+Pooling = Literal["mean", "last", "eos"]
+
+BATCH_TOKENS = 512  # padded; on 2 CPU cores larger batches were slower (cache), see benchmarks
+
+
+class EncoderSettings(Settings):
+    """How a prompt becomes a vector; part of the encoder's fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pooling: Pooling = "mean"
+    max_tokens: int = Field(default=256, ge=8, le=8192)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenised prompt; ``truncated`` says whether its end was cut off."""
+
+    ids: list[int]
+    truncated: bool
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """Reduce token states to one vector an item, whichever side the padding is on.
+
+    Args:
+        hidden: float ``[batch, tokens, llm]``.
+        mask: int64 ``[batch, tokens]``, 1 for a token and 0 for padding.
+        pooling: ``mean`` over the tokens; ``last`` and ``eos`` the last token that is not padding.
+
+    Returns:
+        float32 ``[batch, llm]``.
+    """
+    if pooling == "mean":
+        weights = mask.unsqueeze(-1).float()
+        return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
+    last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last].float()
+
+
+def best_device() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where the device computes it natively, else float32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported()
+    else:
+        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+class Encoder:
+    """Turns prompts into LLM vectors. Not safe to call from two threads at once."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, settings: EncoderSettings, device: torch.device
+    ) -> None:
+        """Take a transformers model in its final dtype and its tokenizer; the model is moved."""
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.device = device
+        self.dimensions: int = model.config.hidden_size
+
+    def tokenize(self, prompts: Sequence[str]) -> list[Tokens]:
+        """Tokenise prompts, cutting each at ``max_tokens``; for EOS pooling the token is appended."""
+        return tokenize(self.tokenizer, prompts, self.settings)
+
+    @torch.inference_mode()
+    def forward(self, batch: Sequence[Tokens]) -> NDArray[np.float16]:
+        """Compute one padded batch; float16 ``[batch, llm]``, the precision that is cached and kept."""
+        inputs = pad([tokens.ids for tokens in batch], self.tokenizer.pad_token_id or 0)
+        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        # The LLM's own cache serves generation: an encoder would only pay for filling it.
+        cache = {"use_cache": False} if hasattr(self.model.config, "use_cache") else {}
+        hidden = self.model(**inputs, **cache).last_hidden_state
+        vectors = pool(hidden, inputs["attention_mask"], self.settings.pooling)
+        return vectors.to(torch.float16).cpu().numpy()
+
+    def encode(
+        self, prompts: Sequence[str], progress: Callable[[int], None] = lambda _: None
+    ) -> NDArray[np.float16]:
+        """Return the LLM vectors of prompts, float16 ``[prompts, llm]``, in the order given.
+
+        Batches hold prompts of like length, up to ``BATCH_TOKENS`` padded tokens each;
+        ``progress`` is told how many prompts each finished batch held.
+        """
+        tokens = self.tokenize(prompts)
+        vectors = np.empty((len(prompts), self.dimensions), dtype=np.float16)
+        for batch in length_batches([len(t.ids) for t in tokens], BATCH_TOKENS):
+            vectors[batch] = self.forward([tokens[i] for i in batch])
+            progress(len(batch))
+        return vectors
+
+
+def tokenize(tokenizer: Any, prompts: Sequence[str], settings: EncoderSettings) -> list[Tokens]:
+    """Tokenise as :meth:`Encoder.tokenize` does; the trainer calls it with its own tokenizer."""
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    appended = [end] if settings.pooling == "eos" else []
+    limit = settings.max_tokens - len(appended)
+    tokens = []
+    for ids in tokenizer(list(prompts), verbose=False)["input_ids"]:
+        whole = ids[:-1] if appended and ids[-1:] == appended else ids
+        tokens.append(Tokens([*whole[:limit], *appended], truncated=len(whole) > limit))
+    return tokens
+
+
+def pad(batch: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor]:
+    """Pad on the right; int64 ``input_ids`` and ``attention_mask``, both ``[batch, tokens]``."""
+    longest = max(len(ids) for ids in batch)
+    ids = torch.full((len(batch), longest), pad_id)
+    mask = torch.zeros(len(batch), longest, dtype=torch.int64)
+    for row, tokens in enumerate(batch):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        mask[row, : len(tokens)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def length_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Group indices by length, longest first, each group within ``budget`` padded tokens."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def load_encoder(
+    folder: Path,
+    base: BaseModel,
+    settings: EncoderSettings,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Encoder:
+    """Load a bundle's ``encoder/`` folder: base weights, LoRA merged in float32, then cast.
+
+    Raises:
+        ModelError: the base model cannot be loaded.
+        BundleError: the LoRA weights do not fit the base model.
+    """
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    device = device or best_device()
+    model = load_base(base, torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{folder}: the LoRA does not fit {base.path}: {reason}") from error
+    return Encoder(merged.to(dtype or best_dtype(device)), tokenizer, settings, device)
+
+
+def load_base(base: BaseModel, dtype: torch.dtype) -> Any:
+    """Load the headless transformer of a base model; no remote code, no pickle.
+
+    Raises:
+        ModelError: transformers does not know the architecture, or the weights are unreadable.
+    """
+    from transformers import AutoModel
+
+    try:
+        return AutoModel.from_pretrained(base.path, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"base model {base.path}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,118 @@
+"""Attributes to text: the prompt that the LLM reads, and attribute-level augmentation of it.
+
+Both are functions of the attributes and the template alone, so that trainer and service agree.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmemb.catalogue import Attributes, Catalogue
+
+POPULARITY_NAME = re.compile(
+    r"\b(popularity|rank|bestseller|stars?|votes?|likes?|clicks?|views?|purchases|downloads|"
+    r"(average |avg )?ratings?( (count|number|average|total))?|"
+    r"(num|number|n|count|total)( of)? (ratings?|reviews?|votes|sales|orders|views)|"
+    r"(reviews?|sales|orders?|views) (count|number|total|rank))$"
+)
+"""Names, in words, of attributes that may tell how popular an item is; a new item has none of them."""
+
+
+class PromptTemplate(BaseModel):
+    """How attributes are written for the LLM; kept in the bundle, part of the encoder's fingerprint.
+
+    The text is ``The <domain> item has the following attributes: k1 is v1; k2 is v2`` as in the
+    LLMEmb paper (arXiv 2409.19925, section 3.2).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    domain: str = "item"
+    fields: tuple[str, ...] = ()  # attributes in this order first, others alphabetically after
+    exclude: tuple[str, ...] = ()  # attributes that never enter the prompt
+    value_chars: int = Field(default=200, ge=1)  # a longer value is cut there
+
+    def render(self, attributes: Attributes) -> str:
+        """Return the prompt of an item; key order in ``attributes`` does not matter."""
+        return self._text(self._statements(attributes))
+
+    def augment(self, attributes: Attributes, rng: np.random.Generator, drop: float) -> str:
+        """Return one random view of an item: attributes shuffled, a share ``drop`` of them left out.
+
+        At least one attribute always stays (an item reduced to none would equal every other).
+        """
+        statements = self._statements(attributes)
+        kept = max(1, len(statements) - int(drop * len(statements)))
+        order = rng.permutation(len(statements))[:kept]
+        return self._text([statements[i] for i in order])
+
+    def readable(self, attributes: Attributes) -> bool:
+        """Return whether anything of the item reaches the prompt."""
+        return bool(self._statements(attributes))
+
+    def _text(self, statements: Sequence[str]) -> str:
+        if not statements:
+            return f"The {self.domain} item has no known attributes."
+        return f"The {self.domain} item has the following attributes: {'; '.join(statements)}"
+
+    def _statements(self, attributes: Attributes) -> list[str]:
+        order = {name: i for i, name in enumerate(self.fields)}
+        names = sorted(attributes, key=lambda name: (order.get(name, len(order)), name))
+        statements = []
+        for name in names:
+            if name in self.exclude:
+                continue
+            for path, value in _leaves(_words(name), attributes[name]):
+                statements.append(f"{path} is {value[: self.value_chars].rstrip()}")
+        return statements
+
+
+def popularity_like(catalogue: Catalogue) -> tuple[str, ...]:
+    """Return the attributes that tell an item's popularity: named so, and a number in every item.
+
+    ``stars: 4.5`` is one; ``stars: ["Tom Hanks"]`` and ``rating: "PG"`` are not.
+    """
+    return tuple(
+        name
+        for name in catalogue.fields()
+        if POPULARITY_NAME.search(_words(name))
+        and all(
+            any(character.isdigit() for character in text)
+            for item in catalogue.attributes
+            if (text := _text_of(item.get(name)))
+        )
+    )
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield ``(name, text)`` for each value that says something; an object yields one for each key."""
+    if isinstance(value, Mapping):
+        for key in sorted(value):
+            yield from _leaves(f"{path} {_words(key)}", value[key])
+    elif text := _text_of(value):
+        yield path, text
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}" if not value.is_integer() else str(int(value))
+    if isinstance(value, Mapping):
+        return " ".join(
+            f"{_words(key)} {text}" for key in sorted(value) if (text := _text_of(value[key]))
+        )
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(text for inner in value if (text := _text_of(inner)))
+    return " ".join(str(value).replace(";", ",").split())
+
+
+def _words(name: str) -> str:
+    """``releaseYear`` and ``release_year`` read ``release year``."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    return " ".join(re.split(r"[\s_\-.]+", spaced)).strip().lower()
