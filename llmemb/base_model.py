@@ -127,7 +127,7 @@ def _converted(gguf: Path, name: str) -> Path:
     # A model loaded from GGUF refuses to be saved: move its weights into a plain one.
     settings = {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
     config = type(loaded.config).from_dict({**settings, "_name_or_path": "", "dtype": "bfloat16"})
-    model = AutoModel.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
+    model = AutoModel.from_config(config, dtype=torch.bfloat16)
     model.load_state_dict(loaded.state_dict())
     with replacing_directory(target) as folder:
         model.save_pretrained(folder)

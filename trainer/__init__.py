@@ -1,0 +1,1 @@
+"""The offline trainer: raw data to a bundle; never imports ``service``."""

@@ -1,0 +1,87 @@
+"""The bundle's model card (its README.md) and the table that ``llmemb evaluate`` prints."""
+
+from typing import Any
+
+from rich.table import Table
+
+from llmemb.bundle import Manifest
+
+COLUMNS = [(group, metric) for group in ("all", "tail", "head") for metric in ("HR@10", "NDCG@10")]
+
+
+def metric_rows(metrics: dict[str, Any], protocol: str) -> list[tuple[str, list[str]]]:
+    """Return ``(row name, HR@10 and NDCG@10 over all, tail and head)`` for each report."""
+    return [
+        (name, [f"{report[protocol][group][metric]:.4f}" for group, metric in COLUMNS])
+        for name, report in metrics.items()
+    ]
+
+
+def metric_table(metrics: dict[str, Any], protocol: str, title: str) -> Table:
+    """Return the rows of one protocol as a table for the terminal."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for group, metric in COLUMNS:
+        table.add_column(f"{metric}\n{group}", justify="right")
+    for name, values in metric_rows(metrics, protocol):
+        table.add_row(name, *values)
+    return table
+
+
+def model_card(manifest: Manifest) -> str:
+    """Return the model card in Markdown."""
+    data, srs = manifest.data, manifest.srs
+    users = manifest.metrics["llmemb"]["n_users"]
+    return f"""---
+library_name: llmemb
+base_model: {manifest.base_model.source}
+tags: [recommender-system, sequential-recommendation, cold-start, long-tail, item-embedding]
+---
+
+# Item embeddings and next-item recommender: {data.name}
+
+Trained with [LLMEmb](https://arxiv.org/abs/2409.19925) on {data.items:,} items, {data.users:,} users
+and {data.interactions:,} interactions. An item needs only its attributes to get a vector.
+
+- LLM: `{manifest.base_model.source}` with LoRA, {manifest.encoder.pooling} pooling,
+  {manifest.llm_dimensions} dimensions
+- Prompt: `{manifest.prompt.render({"attribute": "value"})}`;
+  left out of it: {", ".join(manifest.prompt.exclude) or "nothing"}
+- Adapter: {manifest.adapter.inputs} projected dimensions to {manifest.adapter.outputs}
+- Backbone: {srs.name}, width {srs.width}, {srs.blocks} blocks, at most {srs.max_length} items
+
+## Quality
+
+Leave-one-out, test split, {users:,} users. Tail items are the 80% with the fewest training
+interactions, head items the rest. `id/{srs.name}` is the same backbone over ID embeddings alone.
+
+Full ranking, all items:
+
+{_markdown(manifest.metrics, "full")}
+
+Full ranking, items that the user has seen left out, targets without a training interaction not counted:
+
+{_markdown(manifest.metrics, "unseen")}
+
+The target among 100 fixed random items (the paper's protocol; it flatters every row):
+
+{_markdown(manifest.metrics, "sampled100")}
+
+## Use
+
+    llmemb serve PATH_OF_THIS_FOLDER
+
+`encoder/` is a sentence-transformers folder: with the base model at hand,
+`SentenceTransformer("encoder").encode([prompt])` gives the LLM vector of a prompt.
+
+## Limits
+
+Trained on what these users did: it repeats their habits. Vectors of two bundles do not compare.
+"""
+
+
+def _markdown(metrics: dict[str, Any], protocol: str) -> str:
+    head = ["", *(f"{metric} {group}" for group, metric in COLUMNS)]
+    rows = [head, ["---"] + ["---:"] * len(COLUMNS)]
+    rows += [[name, *values] for name, values in metric_rows(metrics, protocol)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

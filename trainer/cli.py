@@ -1,0 +1,120 @@
+"""``llmemb data prepare``, ``train`` and ``evaluate``; heavy imports wait until a command runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SOURCES = "movielens, recbole or files"
+PRESETS = "quick, default or paper"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the trainer's commands to ``llmemb``."""
+    data = typer.Typer(help="Raw data to what the trainer reads.", no_args_is_help=True)
+    data.callback()(lambda: None)
+    data.command()(prepare)
+    app.add_typer(data, name="data")
+    app.command()(train)
+    app.command()(evaluate)
+
+
+def prepare(
+    source: Annotated[str, typer.Argument(help=f"Layout of the raw data: {SOURCES}.")],
+    raw: Annotated[Path, typer.Argument(help="Folder with the raw files.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    domain: Annotated[
+        str | None, typer.Option(help="What an item is, in a word; stands in the prompt.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if any row has to be left out.")
+    ] = False,
+) -> None:
+    """Read raw items and interactions, check every row, and write a prepared data set.
+
+    `files` is a folder with `items.jsonl`, `.csv` or `.parquet` (an `id` and any attributes) and
+    `interactions.jsonl`, `.csv` or `.parquet` (`user`, `item`, `timestamp`) or `sequences.txt`
+    (a line a user: `user item item ...`, oldest first).
+    """
+    from rich.console import Console
+
+    from trainer.data.prepare import prepare as run
+
+    report = run(source, raw, out, domain=domain, strict=strict)
+    console = Console()
+    console.print(report.render())
+    console.print(f"written to {out}")
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Prepared data (`llmemb data prepare`).")],
+    out: Annotated[Path, typer.Option(help="Bundle to write; `<out>.work` keeps the stages.")],
+    preset: Annotated[str, typer.Option(help=f"Starting point: {PRESETS}.")] = "default",
+    srs: Annotated[str | None, typer.Option(help="Backbone: sasrec.")] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            help="The LLM: a folder, a .gguf file or a hub id. Default: SmolLM2-135M-Instruct."
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable."),
+    ] = None,
+) -> None:
+    """Train a bundle: SCFT, LLM vectors, collaborative SRS, RAT, evaluation.
+
+    Each stage is kept: run the same command again after an interruption and it goes on where it was.
+    A stage whose data and settings did not change is not run again.
+    """
+    from rich.console import Console
+
+    from llmemb.base_model import DEFAULT_BASE_MODEL, find_base_model
+    from trainer.card import metric_table
+    from trainer.dataset import read_dataset
+    from trainer.presets import build_preset
+    from trainer.progress import Progress
+    from trainer.train import train as run
+
+    sections = {"srs": {"name": srs}} if srs else {}
+    settings = build_preset(preset, overrides or (), **sections)
+    dataset = read_dataset(data)
+    console = Console(stderr=True)
+    if base_model is None:
+        with console.status("finding the base model (converted once, about half a minute)"):
+            base = find_base_model(DEFAULT_BASE_MODEL)
+    else:
+        base = find_base_model(base_model)
+    manifest = run(dataset, base, settings, out, Progress(console))
+    Console().print(metric_table(manifest.metrics, "full", "Test split, full ranking"))
+    Console().print(f"bundle {manifest.bundle} written to {out}; serve it: llmemb serve {out}")
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="A bundle (`llmemb train`).")],
+    data: Annotated[Path, typer.Argument(help="The prepared data that it was trained on.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every metric to this file.")
+    ] = None,
+) -> None:
+    """Rank the test split with a bundle, beside popularity and the ID-only backbone.
+
+    The ID-only row is the one measured when the bundle was trained.
+    """
+    from rich.console import Console
+
+    from llmemb.bundle import read_bundle
+    from llmemb.files import json_bytes, replacing_file
+    from trainer.card import metric_table
+    from trainer.dataset import read_dataset
+    from trainer.evaluate import evaluate_bundle
+
+    rows = evaluate_bundle(read_bundle(bundle), read_dataset(data))
+    console = Console()
+    console.print(metric_table(rows, "full", "Test split, full ranking over all items"))
+    console.print(metric_table(rows, "unseen", "Test split, seen items left out"))
+    console.print(metric_table(rows, "sampled100", "Test split, target among 100 fixed negatives"))
+    if json_file:
+        own = rows.pop("llmemb")
+        with replacing_file(json_file) as aside:
+            aside.write_bytes(json_bytes({**own, "baselines": rows}))

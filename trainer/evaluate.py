@@ -1,0 +1,157 @@
+"""Leave-one-out evaluation: full ranking first, the paper's 1+100 protocol with fixed negatives beside it.
+
+``full`` ranks every item; ``unseen`` leaves the user's history out of the ranking and targets that
+never occur in training out of the average; ``sampled100`` ranks the target among 100 negatives.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from llmemb.bundle import Bundle
+from llmemb.errors import DataError
+from llmemb.interactions import LeaveOneOut
+from llmemb.metrics import ranking_metrics, target_ranks
+from llmemb.srs import Backbone
+from trainer.batches import pad_sequences
+from trainer.dataset import Dataset
+
+NEGATIVES = 100
+NEGATIVES_SEED = 2024  # the same negatives for every model, run and machine
+SCORE_BATCH_BYTES = 64 * 1024 * 1024  # of scores held at a time
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """0-based rank of each evaluated user's target, int64 ``[users]``, by protocol.
+
+    Attributes:
+        full: among all items.
+        unseen: among the items that the user has no history with.
+        sampled: among the target and 100 fixed negatives.
+        recommended: bool ``[items]``, whether an item is in anyone's unseen top 10.
+    """
+
+    full: NDArray[np.int64]
+    unseen: NDArray[np.int64]
+    sampled: NDArray[np.int64]
+    recommended: NDArray[np.bool_]
+
+
+@torch.inference_mode()
+def ranks(backbone: Backbone, table: Tensor, split: LeaveOneOut, part: str) -> Ranks:
+    """Rank the targets of ``part`` (``validation`` or ``test``) by a backbone over an item table."""
+
+    def scores(histories: list[NDArray[np.int32]]) -> Tensor:
+        items, lengths = pad_sequences(histories, backbone.settings.max_length)
+        return backbone.user_vectors(table[items], lengths) @ table.T
+
+    return _ranks(scores, split, part)
+
+
+def popularity_ranks(split: LeaveOneOut, part: str) -> Ranks:
+    """Rank the targets by popularity alone, the baseline without a model."""
+    popularity = torch.from_numpy(split.popularity).float()
+    return _ranks(lambda histories: popularity.repeat(len(histories), 1), split, part)
+
+
+def _ranks(scores_of: Any, split: LeaveOneOut, part: str) -> Ranks:
+    targets = torch.from_numpy(split.targets(part).astype(np.int64))
+    histories = split.histories(part)
+    negatives = torch.from_numpy(fixed_negatives(split))
+    recommended = torch.zeros(split.n_items, dtype=torch.bool)
+    full, unseen, sampled = [], [], []
+    size = max(1, SCORE_BATCH_BYTES // (4 * split.n_items))
+    for start in range(0, len(targets), size):
+        rows = slice(start, start + size)
+        target = targets[rows]
+        scores = scores_of(histories[rows])
+        full.append(target_ranks(scores, target))
+        candidates = torch.cat([target[:, None], negatives[rows]], dim=1)
+        sampled.append(target_ranks(scores.gather(1, candidates), torch.zeros_like(target)))
+        own = scores.gather(1, target[:, None])
+        for row, history in enumerate(histories[rows]):
+            scores[row, torch.from_numpy(history.astype(np.int64))] = -torch.inf
+        recommended[scores.topk(min(10, split.n_items)).indices.flatten()] = True
+        scores.scatter_(1, target[:, None], own)  # a repeated target stays in the ranking
+        unseen.append(target_ranks(scores, target))
+    return Ranks(
+        full=torch.cat(full).numpy(),
+        unseen=torch.cat(unseen).numpy(),
+        sampled=torch.cat(sampled).numpy(),
+        recommended=recommended.numpy(),
+    )
+
+
+def fixed_negatives(split: LeaveOneOut) -> NDArray[np.int64]:
+    """Return 100 items for each evaluated user, int64 ``[users, 100]``, seeded, none of them the user's.
+
+    A user who has interacted with nearly all of a small catalogue gets negatives again and again.
+    """
+    rng = np.random.default_rng(NEGATIVES_SEED)
+    negatives = np.empty((len(split.evaluated), NEGATIVES), dtype=np.int64)
+    for row, u in enumerate(split.evaluated):
+        pool = np.setdiff1d(np.arange(split.n_items), split.full[u])
+        if not len(pool):
+            pool = np.arange(split.n_items)
+        negatives[row] = rng.choice(pool, NEGATIVES, replace=len(pool) < NEGATIVES)
+    return negatives
+
+
+def evaluation_report(found: Ranks, split: LeaveOneOut, part: str) -> dict[str, Any]:
+    """Return the metrics of ``llmemb evaluate``: by protocol, then by kind of target, then by metric."""
+    targets = split.targets(part)
+    cold = split.popularity[targets] == 0
+    histories = split.histories(part)
+    repeat = np.array([t in h for t, h in zip(targets, histories, strict=True)], dtype=bool)
+    groups = {
+        "all": np.ones(len(targets), dtype=bool),
+        "tail": ~split.head[targets],
+        "head": split.head[targets],
+        "cold": cold,
+        "novel": ~repeat,
+        "repeat": repeat,
+    }
+
+    def by_group(found_ranks: NDArray[np.int64], counted: NDArray[np.bool_]) -> dict[str, Any]:
+        return {
+            name: {"n": int((group & counted).sum())}
+            | ranking_metrics(found_ranks[group & counted])
+            for name, group in groups.items()
+        }
+
+    everyone = groups["all"]
+    return {
+        "full": by_group(found.full, everyone),
+        "unseen": by_group(found.unseen, ~cold),
+        "sampled100": by_group(found.sampled, everyone),
+        "coverage@10": float(found.recommended.mean()),
+        "n_users": len(targets),
+    }
+
+
+def evaluate_bundle(bundle: Bundle, data: Dataset) -> dict[str, Any]:
+    """Return the test reports of the baselines and, last, of the bundle (``llmemb``).
+
+    Popularity and the bundle are ranked here; the ID-only row is the one of the bundle's training.
+
+    Raises:
+        DataError: the data are not those that the bundle was trained on.
+    """
+    if data.facts.fingerprint != bundle.manifest.data.fingerprint:
+        raise DataError(
+            f"{bundle.path} was trained on other data ({bundle.manifest.data.name}); its test "
+            "split means nothing there"
+        )
+    table = torch.from_numpy(bundle.item_vectors)
+    return {
+        **bundle.manifest.metrics,
+        "popularity": evaluation_report(popularity_ranks(data.split, "test"), data.split, "test"),
+        "llmemb": evaluation_report(
+            ranks(bundle.backbone, table, data.split, "test"), data.split, "test"
+        ),
+    }

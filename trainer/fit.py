@@ -1,0 +1,192 @@
+"""The training loop of a backbone with its item table: a plain loop over tensors in memory.
+
+The collaborative SRS (IDs only) and RAT (adapted LLM vectors) both run through it.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from llmemb.files import replacing_file
+from llmemb.interactions import LeaveOneOut
+from llmemb.metrics import ranking_metrics
+from llmemb.srs import Backbone
+from trainer.batches import training_batches, training_windows
+from trainer.evaluate import ranks
+from trainer.item_tables import ItemTable
+from trainer.losses import NEXT_ITEM_LOSSES
+from trainer.presets import FitSettings
+
+CHECKPOINT_SECONDS = 20.0
+GRADIENT_NORM = 1.0
+
+Table = TypeVar("Table", bound=ItemTable)
+
+
+class Recommender(nn.Module, Generic[Table]):
+    """A backbone and the table that its item vectors come from."""
+
+    table: Table
+    backbone: Backbone
+
+    def __init__(self, table: Table, backbone: Backbone) -> None:
+        super().__init__()
+        self.table = table
+        self.backbone = backbone
+
+    def item_vectors(self) -> Tensor:
+        """Return all item vectors as they are used after training, float ``[items, width]``."""
+        self.eval()
+        with torch.inference_mode():
+            vectors: Tensor = self.table()
+        return vectors
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch did; shown as it happens and kept in ``history.jsonl``."""
+
+    epoch: int
+    loss: float
+    ndcg: float  # NDCG@10 on validation, full ranking
+    best: int  # the epoch with the highest of those so far
+    seconds: float
+
+
+def fit(
+    model: Recommender[Table],
+    split: LeaveOneOut,
+    settings: FitSettings,
+    *,
+    seed: int,
+    folder: Path,
+    extra_loss: Callable[[Tensor], Tensor] | None = None,
+    report: Callable[[Epoch], None] = lambda _: None,
+) -> None:
+    """Train until validation NDCG@10 stops rising; leave the model with its best weights.
+
+    Randomness is drawn anew from ``seed`` and the epoch's number, so that a run that was
+    interrupted and resumed from ``folder`` ends with the very same weights.
+
+    Args:
+        model: changed in place.
+        split: training sequences and validation targets.
+        settings: loss, batch size, learning rate, patience.
+        seed: of shuffling, dropout and negatives.
+        folder: for the checkpoint and ``history.jsonl``.
+        extra_loss: added to the loss; called with the batch's distinct target items, int64 ``[n]``.
+        report: told of each finished epoch.
+    """
+    windows = training_windows(split.train, model.backbone.settings.max_length)
+    next_item_loss = NEXT_ITEM_LOSSES[settings.loss]
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    checkpoint = folder / "checkpoint.safetensors"
+    history, best_weights = _resume(checkpoint, model, optimizer)
+    saved_at = time.monotonic()
+    while not _finished(history, settings):
+        started, number = time.monotonic(), len(history)
+        torch.manual_seed(_epoch_seed(seed, number))
+        rng = np.random.default_rng((seed, number))
+        model.train()
+        total, count = 0.0, 0
+        for batch in training_batches(windows, settings.batch_size, rng):
+            table = model.table()
+            states = model.backbone(table[batch.items], batch.lengths)
+            trained_on = batch.targets >= 0
+            targets = batch.targets[trained_on]
+            loss = next_item_loss(states[trained_on], table, targets)
+            if extra_loss is not None:
+                loss = loss + extra_loss(torch.unique(targets))
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
+            optimizer.step()
+            total += loss.item() * len(targets)
+            count += len(targets)
+        ndcg = validation_ndcg(model, split)
+        if not history or ndcg > max(epoch.ndcg for epoch in history):
+            best_weights = {name: value.clone() for name, value in model.state_dict().items()}
+            best = number
+        else:
+            best = history[-1].best
+        seconds = time.monotonic() - started
+        history.append(Epoch(number, total / max(1, count), ndcg, best, seconds))
+        report(history[-1])
+        if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            _save(checkpoint, model, optimizer, best_weights, history)
+            saved_at = time.monotonic()
+    model.load_state_dict(best_weights)
+    model.eval()
+    lines = [json.dumps({**vars(epoch), "seconds": round(epoch.seconds, 3)}) for epoch in history]
+    (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
+    checkpoint.unlink(missing_ok=True)
+
+
+def validation_ndcg(model: Recommender[Table], split: LeaveOneOut) -> float:
+    """Return NDCG@10 on the validation targets, full ranking."""
+    found = ranks(model.backbone, model.item_vectors(), split, "validation")
+    return ranking_metrics(found.full)["NDCG@10"]
+
+
+def _finished(history: list[Epoch], settings: FitSettings) -> bool:
+    if not history:
+        return False
+    stale = history[-1].epoch - history[-1].best
+    return len(history) >= settings.epochs or stale >= settings.patience
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+
+
+def _save(
+    path: Path,
+    model: Recommender[Table],
+    optimizer: torch.optim.Optimizer,
+    best_weights: dict[str, Tensor],
+    history: list[Epoch],
+) -> None:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in best_weights.items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items()}
+    metadata = {"history": json.dumps([vars(epoch) for epoch in history])}
+    with replacing_file(path) as aside:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, aside, metadata)
+
+
+def _resume(
+    path: Path, model: Recommender[Table], optimizer: torch.optim.Optimizer
+) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """Load a checkpoint, where there is one; return the epochs done and the best weights."""
+    if not path.is_file():
+        return [], {}
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        history = [Epoch(**epoch) for epoch in json.loads(file.metadata()["history"])]
+    model.load_state_dict(_under("model.", tensors))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _under("optimizer.", tensors).items():
+        i, key = name.split(".")
+        state.setdefault(int(i), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return history, _under("best.", tensors)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,101 @@
+"""Losses: contrastive ones between two views of a batch of items, and next-item ones over a catalogue."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MAX_SCALE = 100.0  # keeps a learnt temperature at or above 0.01, as in CLIP
+
+
+class InfoNCE(nn.Module):
+    """Symmetric cosine InfoNCE with a false-negative mask (CLIP, arXiv 2103.00020).
+
+    Args:
+        temperature: starting value.
+        learnable: whether the temperature is trained.
+    """
+
+    def __init__(self, temperature: float, *, learnable: bool) -> None:
+        super().__init__()
+        scale = torch.tensor(math.log(1 / temperature))
+        self.log_scale = nn.Parameter(scale, requires_grad=learnable)
+
+    def forward(self, x: Tensor, y: Tensor, groups: Tensor) -> Tensor:
+        """Return the loss, a scalar.
+
+        Args:
+            x: float ``[batch, width]``, one view.
+            y: float ``[batch, width]``, the other view; row ``i`` is the positive of ``x[i]``.
+            groups: int64 ``[batch]``; rows of one group are the same to the eye and never each
+                other's negatives.
+        """
+        scale = self.log_scale.exp().clamp(max=MAX_SCALE)
+        logits = scale * F.normalize(x, dim=1) @ F.normalize(y, dim=1).T
+        return _symmetric_cross_entropy(logits.masked_fill(_false_negatives(groups), -torch.inf))
+
+
+class SoftTarget(nn.Module):
+    """The paper's loss (equation 4 and its release): dot products against soft targets.
+
+    Logits are ``X Y' / tau``, targets ``softmax((X X' + Y Y') / 2 * tau)``; mean of both directions.
+    """
+
+    def __init__(self, temperature: float, *, learnable: bool) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.tensor(temperature), requires_grad=learnable)
+
+    def forward(self, x: Tensor, y: Tensor, groups: Tensor) -> Tensor:
+        """Return the loss, a scalar; arguments as in :class:`InfoNCE`."""
+        hidden = _false_negatives(groups)
+        logits = (x @ y.T / self.temperature).masked_fill(hidden, -torch.inf)
+        likeness = ((x @ x.T + y @ y.T) / 2 * self.temperature).masked_fill(hidden, -torch.inf)
+        targets = F.softmax(likeness, dim=1).detach()
+        columns = F.softmax(likeness.T, dim=1).detach()
+        return (_soft_cross_entropy(logits, targets) + _soft_cross_entropy(logits.T, columns)) / 2
+
+
+def contrastive_loss(name: str, temperature: float, *, learnable: bool) -> InfoNCE | SoftTarget:
+    """Return the contrastive loss of that name, ``infonce`` or ``soft``."""
+    losses: dict[str, type[InfoNCE | SoftTarget]] = {"infonce": InfoNCE, "soft": SoftTarget}
+    return losses[name](temperature, learnable=learnable)
+
+
+def _false_negatives(groups: Tensor) -> Tensor:
+    same = groups[:, None] == groups[None, :]
+    return same & ~torch.eye(len(groups), dtype=torch.bool, device=groups.device)
+
+
+def _symmetric_cross_entropy(logits: Tensor) -> Tensor:
+    own = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    # A masked pair has logit -inf and target 0: its product would be NaN, not 0.
+    log_probabilities = F.log_softmax(logits, dim=1).masked_fill(torch.isinf(logits), 0.0)
+    return -(targets * log_probabilities).sum(1).mean()
+
+
+def softmax_loss(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy over the whole catalogue.
+
+    Args:
+        states: float ``[positions, width]`` user vectors.
+        table: float ``[items, width]`` item vectors.
+        targets: int64 ``[positions]``, the next item of each position.
+    """
+    return F.cross_entropy(states @ table.T, targets)
+
+
+def bce_loss(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy with one uniform negative a position, as in SASRec; arguments as above."""
+    negatives = torch.randint(len(table) - 1, targets.shape, device=targets.device)
+    negatives += negatives >= targets  # uniform over all items but the target
+    positive = (states * table[targets]).sum(-1)
+    negative = (states * table[negatives]).sum(-1)
+    return F.softplus(-positive).mean() + F.softplus(negative).mean()
+
+
+NEXT_ITEM_LOSSES = {"softmax": softmax_loss, "bce": bce_loss}

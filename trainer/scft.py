@@ -1,0 +1,290 @@
+"""SCFT: LoRA on the LLM, trained to tell items apart by two random views of each one's attributes.
+
+Stands on sentence-transformers' trainer; here is what that lacks: views drawn afresh at each visit,
+the false-negative mask, and checkpoints that resume to the very same weights.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, SequentialSampler
+from transformers import TrainerCallback
+
+from llmemb.base_model import BaseModel
+from llmemb.catalogue import Attributes
+from llmemb.encoder import EncoderSettings, best_device, best_dtype, pad, tokenize
+from llmemb.errors import ModelError
+from llmemb.files import json_bytes
+from llmemb.prompt import PromptTemplate
+from trainer.losses import contrastive_loss
+from trainer.presets import ScftSettings
+from trainer.steps import Step
+
+POOLING_MODES = {"mean": "mean", "last": "lasttoken", "eos": "lasttoken"}
+STATE = "state.safetensors"  # of a checkpoint: LoRA and loss; a whole one also holds COMPLETE
+COMPLETE = "complete"
+
+
+def train_scft(
+    items: list[Attributes],
+    template: PromptTemplate,
+    base: BaseModel,
+    encoder: EncoderSettings,
+    settings: ScftSettings,
+    *,
+    seed: int,
+    folder: Path,
+    report: Callable[[Step], None] = lambda _: None,
+) -> None:
+    """Fine-tune and write ``folder/encoder``, a sentence-transformers folder without base weights.
+
+    Args:
+        items: attributes of the training items.
+        template: how they become text.
+        base: the LLM.
+        encoder: pooling and the token limit.
+        settings: views, loss, LoRA, schedule.
+        seed: of views, order, initial LoRA and dropout.
+        folder: for checkpoints, ``losses.jsonl`` and the result; an interrupted run resumes here.
+        report: told of each step.
+
+    Raises:
+        ModelError: the base model cannot be loaded or has no layers for LoRA.
+    """
+    torch.manual_seed(seed)
+    model = _model_with_lora(base, encoder, settings)
+    tokenizer = model[0].tokenizer
+    batch_size = min(settings.batch_size, len(items))
+    visits = _visits(len(items), settings.epochs, seed)
+    steps = max(1, len(visits["item"]) // (batch_size * settings.accumulation))
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        learning_rate=settings.learning_rate,
+        warmup_steps=math.ceil(settings.warmup * steps),
+        lr_scheduler_type="cosine",
+        bf16=best_dtype(best_device()) == torch.bfloat16,
+        use_cpu=best_device().type == "cpu",
+        batch_sampler=_in_order,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=best_device().type == "cuda",
+        save_strategy="steps",
+        save_steps=settings.checkpoint_steps,
+        save_total_limit=2,
+        logging_steps=1,
+        disable_tqdm=True,
+        report_to=list(settings.report_to) or "none",
+        seed=seed,
+    )
+    loss = ViewsLoss(model, settings)
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(visits),
+        loss=loss,
+        data_collator=ViewsCollator(
+            items=items,
+            template=template,
+            tokenizer=tokenizer,
+            encoder=encoder,
+            drop=settings.drop,
+            seed=seed,
+        ),
+        callbacks=[_Reporting(report, batch_size * settings.accumulation)],
+    )
+    trainer.train(resume_from_checkpoint=_last_complete(folder / "checkpoints"))
+    losses = [entry for entry in trainer.state.log_history if "loss" in entry]
+    lines = [json.dumps({"step": entry["step"], "loss": entry["loss"]}) for entry in losses]
+    (folder / "losses.jsonl").write_text("\n".join(lines) + "\n")
+    _write_encoder(folder / "encoder", model)
+
+
+class ViewsLoss(nn.Module):
+    """The contrastive loss over two batches of views; its temperature is trained with the LoRA."""
+
+    def __init__(self, model: SentenceTransformer, settings: ScftSettings) -> None:
+        super().__init__()
+        self.model = model
+        self.contrast = contrastive_loss(settings.loss, settings.temperature, learnable=True)
+
+    def forward(self, views: list[dict[str, Tensor]], labels: Tensor) -> Tensor:
+        """Return the loss; ``labels`` are the groups of identical items."""
+        x, y = (self.model(view)["sentence_embedding"].float() for view in views)
+        loss: Tensor = self.contrast(x, y, labels)
+        return loss
+
+
+@dataclass
+class ViewsCollator:
+    """Draws two views of each item of a batch, a function of the seed, the item and its visit alone."""
+
+    items: list[Attributes]
+    template: PromptTemplate
+    tokenizer: Any
+    encoder: EncoderSettings
+    drop: float
+    seed: int
+    valid_label_columns: tuple[str, ...] = ("label",)  # the trainer asks for it
+
+    def __post_init__(self) -> None:
+        # Items that read alike are not each other's negatives.
+        prompts = [self.template.render(item) for item in self.items]
+        self.groups = np.unique(prompts, return_inverse=True)[1]
+
+    def __call__(self, rows: list[dict[str, int]]) -> dict[str, Tensor]:
+        """Return token ids and masks of both views and the items' groups."""
+        batch = {"label": torch.from_numpy(self.groups[[row["item"] for row in rows]])}
+        for side, name in enumerate(("anchor", "positive")):
+            tokens = tokenize(self.tokenizer, [self.view(row, side) for row in rows], self.encoder)
+            padded = pad([t.ids for t in tokens], self.tokenizer.pad_token_id or 0)
+            batch |= {f"{name}_{key}": tensor for key, tensor in padded.items()}
+        return batch
+
+    def view(self, row: dict[str, int], side: int) -> str:
+        """Return one view's text; ``side`` is 0 or 1."""
+        rng = np.random.default_rng((self.seed, row["item"], row["visit"], side))
+        return self.template.augment(self.items[row["item"]], rng, self.drop)
+
+
+def _visits(n_items: int, epochs: float, seed: int) -> dict[str, NDArray[np.int64]]:
+    """Return the order in which items are visited: each epoch its own permutation."""
+    rng = np.random.default_rng(seed)
+    whole = math.ceil(epochs)
+    order = np.concatenate([rng.permutation(n_items) for _ in range(whole)])
+    visit = np.repeat(np.arange(whole), n_items)
+    kept = max(2, round(epochs * n_items))
+    return {"item": order[:kept], "visit": visit[:kept]}
+
+
+def _in_order(dataset: Dataset, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:
+    return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
+
+
+def _model_with_lora(
+    base: BaseModel, encoder: EncoderSettings, settings: ScftSettings
+) -> SentenceTransformer:
+    device = best_device()
+    arguments = {
+        "dtype": best_dtype(device),
+        "use_safetensors": True,
+        # On a CPU the fused kernel's backward is slower than plain attention over short prompts.
+        "attn_implementation": "eager" if device.type == "cpu" else "sdpa",
+    }
+    try:
+        transformer = Transformer(
+            str(base.path), model_kwargs=arguments, max_seq_length=encoder.max_tokens
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"base model {base.path}: {str(error).splitlines()[0]}") from error
+    if transformer.tokenizer.pad_token_id is None:
+        transformer.tokenizer.pad_token = transformer.tokenizer.eos_token
+    lora = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=_lora_targets(transformer.model, settings.top_layers, base),
+        base_model_name_or_path=str(base.path),
+    )
+    transformer.model = get_peft_model(transformer.model, lora)
+    pooling = Pooling(transformer.get_embedding_dimension(), POOLING_MODES[encoder.pooling])
+    return SentenceTransformer(modules=[transformer, pooling], device=str(device))
+
+
+def _lora_targets(model: nn.Module, top_layers: float, base: BaseModel) -> list[str]:
+    """Return the names of the linear layers inside the top share of the transformer's blocks.
+
+    Below the lowest of them nothing needs a gradient, which saves that part of the backward pass.
+    """
+    lists = [m for m in model.named_modules() if isinstance(m[1], nn.ModuleList)]
+    if not lists:
+        raise ModelError(f"base model {base.path} has no list of layers that LoRA could go into")
+    name, blocks = max(lists, key=lambda entry: sum(1 for _ in entry[1].modules()))
+    first = len(blocks) - math.ceil(top_layers * len(blocks))
+    return [
+        f"{name}.{i}.{inner}"
+        for i in range(first, len(blocks))
+        for inner, module in blocks[i].named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+
+
+def _write_encoder(folder: Path, model: SentenceTransformer) -> None:
+    model.save_pretrained(str(folder), create_model_card=False)
+    (folder / "README.md").unlink(missing_ok=True)  # an empty form that PEFT leaves
+    # PEFT writes sets in no fixed order; the bundle's id is a hash over this file.
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config["target_modules"] = sorted(config["target_modules"])
+    config["inference_mode"] = True
+    path.write_bytes(json_bytes(config))
+
+
+def _last_complete(folder: Path) -> str | None:
+    """Return the newest checkpoint that was written to its end."""
+    complete = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    newest = max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
+    return str(newest) if newest else None
+
+
+class _Trainer(SentenceTransformerTrainer):
+    """Checkpoints the LoRA and the loss's temperature in full precision, nothing else of the model."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous() for name, value in self._state()}, folder / STATE)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        tensors = load_file(Path(checkpoint_path) / STATE)
+        loss = {n.removeprefix("loss."): t for n, t in tensors.items() if n.startswith("loss.")}
+        self.loss.contrast.load_state_dict(loss)
+        lora = {n.removeprefix("lora."): t for n, t in tensors.items() if n.startswith("lora.")}
+        set_peft_model_state_dict(self.model[0].model, lora)
+
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
+        for name, value in get_peft_model_state_dict(self.model[0].model).items():
+            yield f"lora.{name}", value
+        for name, value in self.loss.contrast.state_dict().items():
+            yield f"loss.{name}", value
+
+
+class _Reporting(TrainerCallback):
+    """Passes each step on, and marks a checkpoint whose last file is written."""
+
+    def __init__(self, report: Callable[[Step], None], items_per_step: int) -> None:
+        self.report = report
+        self.items_per_step = items_per_step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.began = time.monotonic()
+        self.first = state.global_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            items = (state.global_step - self.first) * self.items_per_step
+            rate = items / (time.monotonic() - self.began)
+            self.report(Step(state.global_step, state.max_steps, logs["loss"], rate))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()

@@ -1,0 +1,257 @@
+"""``llmemb train``: scft -> vectors -> collaborative -> rat -> evaluate -> bundle, each resumable."""
+
+import json
+import shutil
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from llmemb.base_model import BaseModel
+from llmemb.bundle import (
+    ENCODER,
+    BaseModelReference,
+    Manifest,
+    encoder_fingerprint,
+    write_bundle,
+)
+from llmemb.encoder import load_encoder
+from llmemb.files import json_bytes, replacing_directory, replacing_file, sha256_of
+from llmemb.projection import Projection, fit_projection
+from llmemb.prompt import PromptTemplate, popularity_like
+from trainer.card import model_card
+from trainer.dataset import Dataset
+from trainer.evaluate import evaluation_report, popularity_ranks, ranks
+from trainer.fit import Recommender
+from trainer.item_tables import AdaptedTable, IdTable
+from trainer.presets import Preset
+from trainer.progress import Progress
+from trainer.rat import adapted_model, collaborative_model, train_collaborative, train_rat
+from trainer.stages import only_run, run_stage
+from trainer.vectors import embed_catalogue
+
+LIBRARIES = ("numpy", "peft", "sentence-transformers", "torch", "transformers")
+MODEL, VECTORS, METRICS = "model.safetensors", "vectors.safetensors", "metrics.json"
+
+
+def train(
+    data: Dataset, base: BaseModel, preset: Preset, out: Path, progress: Progress
+) -> Manifest:
+    """Run every stage that is not done yet and write the bundle; return its manifest.
+
+    The working folder ``<out>.work`` lies beside the bundle. Killed at any point and started again
+    with the same arguments, a run ends with the same bundle as an undisturbed one.
+
+    Raises:
+        LLMEmbError: the base model cannot be used, or another run writes to the same place.
+    """
+    work = out.with_name(f"{out.name}.work")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    with only_run(work):
+        return _Run(data, base, preset, work, progress).bundle(out)
+
+
+def prompt_template(data: Dataset, preset: Preset) -> PromptTemplate:
+    """Return the template of a data set: its fields in order, popularity-like ones left out."""
+    excluded = (*popularity_like(data.catalogue), *preset.prompt.exclude)
+    return PromptTemplate(
+        domain=data.domain,
+        fields=tuple(data.catalogue.fields()),
+        exclude=tuple(name for name in excluded if name not in preset.prompt.include),
+        value_chars=preset.prompt.value_chars,
+    )
+
+
+class _Run:
+    """One training run: a method a stage, each running what it needs first.
+
+    A stage's method returns its folder and its key.
+    """
+
+    def __init__(
+        self, data: Dataset, base: BaseModel, preset: Preset, work: Path, progress: Progress
+    ) -> None:
+        self.data = data
+        self.base = base
+        self.preset = preset
+        self.work = work
+        self.progress = progress
+        self.template = prompt_template(data, preset)
+        self.seen: NDArray[np.bool_] = data.split.popularity > 0
+
+    @cached_property
+    def scft(self) -> tuple[Path, str]:
+        def produce(folder: Path) -> None:
+            from trainer.scft import train_scft  # slow to import, of no use once the stage is done
+
+            with self.progress.steps("scft") as report:
+                train_scft(
+                    [self.data.catalogue.attributes[i] for i in np.flatnonzero(self.seen)],
+                    self.template,
+                    self.base,
+                    self.preset.encoder,
+                    self.preset.scft,
+                    seed=self.preset.seed,
+                    folder=folder,
+                    report=report,
+                )
+
+        inputs = {
+            "data": self.data.facts.fingerprint,
+            "base": self.base.sha256,
+            "prompt": self.template.model_dump(mode="json"),
+            "encoder": self.preset.encoder.model_dump(mode="json"),
+            "scft": self.preset.scft.model_dump(mode="json"),
+            "seed": self.preset.seed,
+        }
+        return run_stage(self.work, "scft", inputs, produce)
+
+    @cached_property
+    def vectors(self) -> tuple[Path, str]:
+        scft, key = self.scft
+
+        def produce(folder: Path) -> None:
+            prompts = [self.template.render(item) for item in self.data.catalogue.attributes]
+            with self.progress.items("vectors", len(prompts)) as advance:
+                vectors = embed_catalogue(
+                    prompts,
+                    lambda: load_encoder(scft / ENCODER, self.base, self.preset.encoder),
+                    folder,
+                    advance,
+                )
+            with replacing_file(folder / VECTORS) as aside:
+                save_arrays({"vectors": vectors}, aside)
+
+        return run_stage(self.work, "vectors", {"scft": key}, produce)
+
+    @cached_property
+    def collaborative(self) -> tuple[Path, str]:
+        def produce(folder: Path) -> None:
+            model = collaborative_model(self.preset, self.data.facts.items)
+            with self.progress.epochs("collaborative") as report:
+                train_collaborative(model, self.data.split, self.preset, folder, report)
+            with replacing_file(folder / MODEL) as aside:
+                save_file(model.state_dict(), aside)
+
+        inputs = {
+            "data": self.data.facts.fingerprint,
+            "srs": self.preset.srs.model_dump(mode="json"),
+            "collaborative": self.preset.collaborative.model_dump(mode="json"),
+            "seed": self.preset.seed,
+        }
+        return run_stage(self.work, "collaborative", inputs, produce)
+
+    @cached_property
+    def rat(self) -> tuple[Path, str]:
+        _, vectors_key = self.vectors
+        collaborative, collaborative_key = self.collaborative
+
+        def produce(folder: Path) -> None:
+            teacher = load_file(collaborative / MODEL)["table.vectors"]
+            model = adapted_model(self.preset, self.projected(), self.seen)
+            with self.progress.epochs("rat") as report:
+                train_rat(model, teacher, self.data.split, self.preset, folder, report)
+            with replacing_file(folder / MODEL) as aside:
+                save_file(model.state_dict(), aside)
+
+        inputs = {
+            "vectors": vectors_key,
+            "collaborative": collaborative_key,
+            "projection": self.preset.projection.model_dump(mode="json"),
+            "rat": self.preset.rat.model_dump(mode="json"),
+        }
+        return run_stage(self.work, "rat", inputs, produce)
+
+    @cached_property
+    def evaluation(self) -> tuple[Path, str]:
+        _, key = self.rat
+
+        def produce(folder: Path) -> None:
+            split = self.data.split
+            rows = {"popularity": popularity_ranks(split, "test")}
+            models: dict[str, Recommender[Any]] = {
+                f"id/{self.preset.srs.name}": self.trained_collaborative(),
+                "llmemb": self.trained_adapted(),
+            }
+            for name, model in models.items():
+                rows[name] = ranks(model.backbone, model.item_vectors(), split, "test")
+            reports = {name: evaluation_report(row, split, "test") for name, row in rows.items()}
+            with replacing_file(folder / METRICS) as aside:
+                aside.write_bytes(json_bytes(reports))
+
+        return run_stage(self.work, "evaluate", {"rat": key}, produce)
+
+    def bundle(self, out: Path) -> Manifest:
+        metrics, _ = self.evaluation
+        encoder = self.scft[0] / ENCODER
+        model = self.trained_adapted()
+        lora = sha256_of(encoder / "adapter_model.safetensors")
+        manifest = Manifest(
+            base_model=BaseModelReference(source=self.base.source, sha256=self.base.sha256),
+            prompt=self.template,
+            encoder=self.preset.encoder,
+            encoder_fingerprint=encoder_fingerprint(
+                self.base.sha256, lora, self.template, self.preset.encoder
+            ),
+            llm_dimensions=self.llm_vectors.shape[1],
+            adapter=model.table.adapter.settings,
+            srs=self.preset.srs,
+            data=self.data.facts,
+            settings=self.preset.model_dump(mode="json"),
+            metrics=json.loads((metrics / METRICS).read_bytes()),
+            libraries=_installed(LIBRARIES),
+        )
+        with replacing_directory(out) as folder:
+            shutil.copytree(encoder, folder / ENCODER)
+            return write_bundle(
+                folder,
+                manifest,
+                catalogue=self.data.catalogue,
+                popularity=self.data.split.popularity,
+                projection=self.projection,
+                adapter=model.table.adapter,
+                backbone=model.backbone,
+                llm_vectors=self.llm_vectors,
+                item_vectors=model.item_vectors().numpy(),
+                card=model_card(manifest),
+            )
+
+    @cached_property
+    def llm_vectors(self) -> NDArray[np.float16]:
+        vectors: NDArray[np.float16] = load_arrays(self.vectors[0] / VECTORS)["vectors"]
+        return vectors
+
+    @cached_property
+    def projection(self) -> Projection:
+        settings = self.preset.projection
+        return fit_projection(self.llm_vectors[self.seen], settings.dimensions, settings.kind)
+
+    def projected(self) -> NDArray[np.float32]:
+        return self.projection(self.llm_vectors)
+
+    def trained_collaborative(self) -> Recommender[IdTable]:
+        model = collaborative_model(self.preset, self.data.facts.items)
+        model.load_state_dict(load_file(self.collaborative[0] / MODEL))
+        return model
+
+    def trained_adapted(self) -> Recommender[AdaptedTable]:
+        model = adapted_model(self.preset, self.projected(), self.seen)
+        model.load_state_dict(load_file(self.rat[0] / MODEL))
+        return model
+
+
+def _installed(names: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
