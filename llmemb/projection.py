@@ -61,7 +61,7 @@ def fit_projection(vectors: NDArray[np.floating], dimensions: int, kind: Kind) -
     # An eigenvector's sign is arbitrary: fix it, so that the same vectors give the same projection.
     largest = np.abs(directions).argmax(1)
     directions *= np.sign(directions[np.arange(kept), largest])[:, None]
-    average = max(float(variance.mean()), np.finfo(np.float64).tiny)
+    average = max(float(variance.mean()), 1e-12)  # identical items vary by nothing
     scale = 1 / np.sqrt(variance + RIDGE * average) if kind == "whiten" else 1 / np.sqrt(average)
     matrix = (directions.T * scale).astype(np.float32)
     return Projection(mean.astype(np.float32), np.ascontiguousarray(matrix))

@@ -1,0 +1,30 @@
+"""Fixtures for more than one part of the suite: a home of its own, and a tiny bundle that really works."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_bundle import make_tiny_bundle
+
+torch.set_num_threads(1)  # tiny models gain nothing from more, and the machine may be shared
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests out of the caches and the state of whoever runs them."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("LLMEMB_")]:
+            patch.delenv(name)
+        for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+            patch.delenv(name, raising=False)
+        patch.setenv("HOME", str(home))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of 40 films over a randomly initialised Llama, complete and verifiable."""
+    return make_tiny_bundle(tmp_path_factory.mktemp("tiny"))

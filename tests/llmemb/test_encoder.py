@@ -1,0 +1,143 @@
+"""Prompts to vectors: pooling, truncation, batching, families."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import CONFIGS, make_tiny_llm
+from transformers import AutoTokenizer
+
+from llmemb.base_model import BaseModel, find_base_model
+from llmemb.encoder import (
+    Encoder,
+    EncoderSettings,
+    best_dtype,
+    length_batches,
+    load_base,
+    pad,
+    pool,
+)
+from llmemb.errors import ModelError
+
+PROMPTS = ["title is Toy Story", "a", "year is 1995; genres is Comedy, drama; title is alpha beta", "7"]
+
+
+def make_encoder(folder: Path, **settings: object) -> Encoder:
+    model = load_base(BaseModel("tiny", folder), torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Encoder(model, tokenizer, EncoderSettings(**settings), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "eos"])
+def test_pooling_is_the_same_under_either_padding_side(pooling: str) -> None:
+    states = torch.randn(2, 3, 4)
+    right = torch.zeros(2, 5, 4)
+    right[:, :3] = states
+    left = torch.zeros(2, 5, 4)
+    left[:, 2:] = states
+    mask = torch.tensor([[1, 1, 1, 0, 0]] * 2)
+    found = pool(right, mask, pooling)
+    assert torch.allclose(found, pool(left, mask.flip(1), pooling))
+    assert torch.allclose(found, states.mean(1) if pooling == "mean" else states[:, 2])
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("pooling", ["mean", "last", "eos"])
+def test_a_vector_does_not_depend_on_its_batch(tmp_path: Path, family: str, pooling: str) -> None:
+    encoder = make_encoder(make_tiny_llm(tmp_path, family), pooling=pooling)
+    together = encoder.encode(PROMPTS)
+    assert together.shape == (4, 32)
+    assert together.dtype == np.float16
+    for prompt, vector in zip(PROMPTS, together, strict=True):
+        assert encoder.encode([prompt])[0] == pytest.approx(vector, abs=2e-3)
+
+
+def test_the_tokenizers_own_padding_side_does_not_matter(tmp_path: Path) -> None:
+    right = make_encoder(make_tiny_llm(tmp_path / "r", padding_side="right"))
+    left = make_encoder(make_tiny_llm(tmp_path / "l", padding_side="left"))
+    assert np.array_equal(right.encode(PROMPTS), left.encode(PROMPTS))
+
+
+def test_a_long_prompt_is_cut_and_says_so(tmp_path: Path) -> None:
+    encoder = make_encoder(make_tiny_llm(tmp_path), max_tokens=8)
+    short, long = encoder.tokenize(["7", "alpha beta gamma " * 50])
+    assert (len(short.ids), short.truncated) == (1, False)
+    assert (len(long.ids), long.truncated) == (8, True)
+
+
+def test_eos_is_appended_even_to_a_cut_prompt(tmp_path: Path) -> None:
+    encoder = make_encoder(make_tiny_llm(tmp_path), pooling="eos", max_tokens=8)
+    for tokens in encoder.tokenize(["7", "alpha " * 50]):
+        assert tokens.ids[-1] == encoder.tokenizer.eos_token_id
+        assert len(tokens.ids) <= 8
+
+
+def test_progress_counts_every_prompt(tmp_path: Path) -> None:
+    done: list[int] = []
+    make_encoder(make_tiny_llm(tmp_path)).encode(PROMPTS * 20, done.append)
+    assert sum(done) == 80
+
+
+@given(st.lists(st.integers(1, 200), max_size=60), st.integers(1, 1000))
+def test_batches_hold_each_item_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = length_batches(lengths, budget)
+    assert sorted(sum(batches, [])) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
+
+
+def test_padding_is_masked() -> None:
+    batch = pad([[5, 6, 7], [8]], pad_id=3)
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 3, 3]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_the_dtype_is_one_that_the_machine_computes() -> None:
+    assert best_dtype(torch.device("cpu")) in (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("/no/such/folder", "is not there"),
+        ("no/such/folder", "is not there"),
+        ("no-such-model", "is not there"),
+        ("../x", "is not there"),
+    ],
+)
+def test_a_base_model_that_is_not_there_is_named(source: str, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason) as caught:
+        find_base_model(source)
+    assert source in str(caught.value)
+
+
+def test_a_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="neither a folder here nor to be had from the hub"):
+        find_base_model("nobody/nothing-of-this-name")
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    make_tiny_llm(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="no \\*.safetensors weights"):
+        find_base_model(str(tmp_path))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        find_base_model(str(tmp_path))
+
+
+def test_the_hash_tells_models_apart(tmp_path: Path) -> None:
+    one = find_base_model(str(make_tiny_llm(tmp_path / "a")))
+    same = find_base_model(str(make_tiny_llm(tmp_path / "b")))
+    other = find_base_model(str(make_tiny_llm(tmp_path / "c", "qwen2")))
+    assert one.sha256 == same.sha256 != other.sha256
+
+
+def test_a_damaged_base_model_is_one_line(tmp_path: Path) -> None:
+    (make_tiny_llm(tmp_path) / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=str(tmp_path)):
+        load_base(find_base_model(str(tmp_path)), torch.float32)

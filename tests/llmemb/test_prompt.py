@@ -1,0 +1,98 @@
+"""Attributes to text, and the random views that SCFT compares."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmemb.catalogue import Catalogue
+from llmemb.prompt import PromptTemplate, popularity_like
+
+FILM = {"title": "Toy Story", "year": 1995, "genres": ["Animation", "Comedy"]}
+TEMPLATE = PromptTemplate(domain="film", fields=("title", "year", "genres"))
+
+
+def test_the_prompt_reads_as_the_papers() -> None:
+    assert TEMPLATE.render(FILM) == (
+        "The film item has the following attributes: "
+        "title is Toy Story; year is 1995; genres is Animation, Comedy"
+    )
+
+
+def test_any_schema_has_a_text() -> None:
+    item = {
+        "inStock": True,
+        "price": 9.5,
+        "weight": 2.0,
+        "maker": {"name": "ACME; Inc.", "founded_in": 1901, "owner": None},
+        "sizes": [1, None, {"eu": 42}],
+        "blurb": "two\nlines",
+        "empty": [],
+        "missing": None,
+    }
+    assert PromptTemplate().render(item) == (
+        "The item item has the following attributes: blurb is two lines; in stock is yes; "
+        "maker founded in is 1901; maker name is ACME, Inc.; price is 9.5; sizes is 1, eu 42; weight is 2"
+    )
+
+
+def test_key_order_does_not_change_the_prompt() -> None:
+    assert TEMPLATE.render(dict(reversed(FILM.items()))) == TEMPLATE.render(FILM)
+
+
+def test_unknown_attributes_follow_the_known_ones_alphabetically() -> None:
+    text = TEMPLATE.render({"zone": "a", "award": "b", "title": "c"})
+    assert text.endswith("title is c; award is b; zone is a")
+
+
+def test_excluded_attributes_stay_out() -> None:
+    template = TEMPLATE.model_copy(update={"exclude": ("year",)})
+    assert "1995" not in template.render(FILM)
+    assert not template.readable({"year": 1995})
+
+
+def test_a_long_value_is_cut() -> None:
+    template = PromptTemplate(value_chars=10)
+    assert template.render({"blurb": "x" * 1_000_000}).endswith("blurb is " + "x" * 10)
+
+
+def test_an_item_without_attributes_says_so() -> None:
+    assert TEMPLATE.render({"title": None}) == "The film item has no known attributes."
+    assert not TEMPLATE.readable({"title": ""})
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.99))
+def test_a_view_holds_some_of_the_items_statements_and_no_other(seed: int, drop: float) -> None:
+    whole = set(TEMPLATE.render(FILM).split(": ", 1)[1].split("; "))
+    view = TEMPLATE.augment(FILM, np.random.default_rng(seed), drop)
+    statements = view.split(": ", 1)[1].split("; ")
+    assert len(statements) == max(1, 3 - int(drop * 3)) == len(set(statements))
+    assert set(statements) <= whole
+
+
+def test_the_only_attribute_is_never_dropped() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        assert TEMPLATE.augment({"title": "Solo"}, rng, 0.9).endswith("title is Solo")
+
+
+def test_views_are_fresh_and_repeatable() -> None:
+    def views(seed: int) -> list[str]:
+        rng = np.random.default_rng(seed)
+        return [TEMPLATE.augment(FILM, rng, 0.4) for _ in range(20)]
+
+    assert len(set(views(0))) > 3
+    assert views(0) == views(0) != views(1)
+
+
+def test_popularity_is_kept_from_the_llm() -> None:
+    items = [
+        {"title": "a", "stars": 4.5, "review_count": 10, "rank": "1,234 in Beauty", "rating": "PG-13"},
+        {"title": "b", "stars": 3, "salesRank": {"Beauty": 7}, "ratings": {"avg": 3.1}, "rating": "R"},
+    ]
+    found = popularity_like(Catalogue(["a", "b"], items))
+    assert set(found) == {"stars", "review_count", "rank", "salesRank", "ratings"}
+
+
+def test_names_that_only_sound_like_popularity_stay() -> None:
+    items = [{"stars": ["Tom Hanks"], "frank": 1, "start": 2, "review": "5 stars", "country": "x1"}]
+    assert popularity_like(Catalogue(["a"], items)) == ()

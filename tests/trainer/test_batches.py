@@ -1,0 +1,49 @@
+"""Windows and batches: nothing lost, nothing padded beyond the longest."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmemb.interactions import Sequences
+from trainer.batches import pad_sequences, training_batches, training_windows
+
+lists = st.lists(st.lists(st.integers(0, 30), max_size=25), min_size=1, max_size=12)
+
+
+def ragged(items: list[list[int]]) -> Sequences:
+    lengths = [len(one) for one in items]
+    return Sequences(
+        np.array(sum(items, []), dtype=np.int32), np.concatenate([[0], np.cumsum(lengths)])
+    )
+
+
+@given(lists, st.integers(1, 9))
+def test_every_transition_is_trained_on_exactly_once(items: list[list[int]], max_length: int) -> None:
+    windows = training_windows(ragged(items), max_length)
+    assert all(2 <= len(window) <= max_length + 1 for window in windows)
+    expected = sorted(pair for one in items for pair in zip(one, one[1:], strict=False))
+    found = sorted(
+        (int(a), int(b)) for window in windows for a, b in zip(window, window[1:], strict=False)
+    )
+    assert found == expected
+
+
+@given(lists, st.integers(1, 5), st.integers(0, 5))
+def test_an_epoch_holds_every_window_once(items: list[list[int]], size: int, seed: int) -> None:
+    windows = training_windows(ragged(items), 8)
+    rng = np.random.default_rng(seed)
+    found = []
+    for batch in training_batches(windows, size, rng):
+        assert batch.items.shape == batch.targets.shape
+        assert batch.items.shape[1] == batch.lengths.max()
+        for row, length in enumerate(batch.lengths):
+            assert (batch.targets[row, length:] == -1).all()
+            assert (batch.targets[row, : length - 1] == batch.items[row, 1:length]).all()
+            found.append([*batch.items[row, :length].tolist(), int(batch.targets[row, length - 1])])
+    assert sorted(found) == sorted(window.tolist() for window in windows)
+
+
+def test_a_long_history_keeps_its_most_recent_items() -> None:
+    items, lengths = pad_sequences([np.arange(10, dtype=np.int32), np.array([3], np.int32)], 4)
+    assert items.tolist() == [[6, 7, 8, 9], [3, 0, 0, 0]]
+    assert lengths.tolist() == [4, 1]

@@ -1,0 +1,165 @@
+"""SCFT: fresh views, masked twins, every family, a folder that sentence-transformers loads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import CONFIGS, make_tiny_llm
+from transformers import AutoTokenizer
+
+from llmemb.base_model import find_base_model
+from llmemb.encoder import EncoderSettings, load_encoder
+from llmemb.prompt import PromptTemplate
+from trainer import scft as scft_module
+from trainer.presets import ScftSettings
+from trainer.scft import ViewsCollator, train_scft
+from trainer.steps import Step
+
+TEMPLATE = PromptTemplate(domain="film", fields=("title", "year", "genres"))
+GENRES = ["drama", "action", "Comedy", "alpha", "beta"]
+FILMS = [
+    {"title": f"Story {i}", "year": 1990 + i, "genres": [GENRES[i % 5], GENRES[i % 3]]} for i in range(24)
+]
+SETTINGS = ScftSettings(epochs=2, batch_size=8, learning_rate=5e-3, checkpoint_steps=2)
+
+
+def train(folder: Path, base: Path, report=lambda _: None, encoder=EncoderSettings(), **changes) -> Path:
+    folder.mkdir(exist_ok=True)
+    train_scft(
+        FILMS,
+        TEMPLATE,
+        find_base_model(str(base)),
+        encoder,
+        SETTINGS.model_copy(update=changes),
+        seed=0,
+        folder=folder,
+        report=report,
+    )
+    return folder / "encoder"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_llm(tmp_path_factory.mktemp("llm"))
+
+
+def weights(encoder: Path) -> bytes:
+    return (encoder / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("loss", ["infonce", "soft"])
+def test_it_learns_to_tell_items_apart(tmp_path: Path, base: Path, loss: str) -> None:
+    steps: list[Step] = []
+    start = {"infonce": 0.1, "soft": 3.0}[loss]
+    train(tmp_path, base, steps.append, loss=loss, temperature=start, epochs=10)
+    losses = [step.loss for step in steps]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert steps[-1].step == steps[-1].steps == len(steps)
+    lines = (tmp_path / "losses.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, len(steps) + 1))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("pooling", ["mean", "eos"])
+def test_every_family_trains_and_loads(tmp_path: Path, family: str, pooling: str) -> None:
+    base = make_tiny_llm(tmp_path / "llm", family)
+    settings = EncoderSettings(pooling=pooling)
+    folder = train(tmp_path, base, encoder=settings, epochs=1)
+    encoder = load_encoder(folder, find_base_model(str(base)), settings)
+    assert np.isfinite(encoder.encode([TEMPLATE.render(film) for film in FILMS])).all()
+
+
+def test_sentence_transformers_loads_the_folder_and_agrees(tmp_path: Path, base: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = train(tmp_path, base)
+    assert not (folder / "README.md").exists()
+    assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
+    prompts = [TEMPLATE.render(film) for film in FILMS]
+    theirs = SentenceTransformer(str(folder), device="cpu").encode(prompts).astype(np.float64)
+    encoder = load_encoder(
+        folder, find_base_model(str(base)), EncoderSettings(), dtype=torch.float32
+    )
+    ours = encoder.encode(prompts).astype(np.float64)
+    cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    assert cosines.min() > 0.9999
+
+
+def test_the_lora_changes_the_vectors(tmp_path: Path, base: Path) -> None:
+    folder = train(tmp_path, base)
+    model = find_base_model(str(base))
+    tuned = load_encoder(folder, model, EncoderSettings()).encode(["title is Story"])
+    blank = train(tmp_path / "blank", base, learning_rate=1e-12)
+    raw = load_encoder(blank, model, EncoderSettings()).encode(["title is Story"])
+    assert not np.allclose(tuned, raw, atol=1e-2)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path, base: Path, dropout: float) -> None:
+    whole = train(tmp_path / "whole", base, lora_dropout=dropout)
+
+    def die(step: Step) -> None:
+        if step.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "again", base, die, lora_dropout=dropout)
+    steps: list[Step] = []
+    again = train(tmp_path / "again", base, steps.append, lora_dropout=dropout)
+    assert steps[0].step == 5  # from the checkpoint after step 4
+    assert weights(again) == weights(whole)
+    config = (again / "adapter_config.json").read_text()
+    assert config == (whole / "adapter_config.json").read_text()
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path, base: Path) -> None:
+    def die(step: Step) -> None:
+        if step.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, base, die)
+    (tmp_path / "checkpoints" / "checkpoint-4" / scft_module.COMPLETE).unlink()
+    (tmp_path / "checkpoints" / "checkpoint-4" / "optimizer.pt").write_bytes(b"half")
+    steps: list[Step] = []
+    train(tmp_path, base, steps.append)
+    assert steps[0].step == 3
+
+
+def collator(base: Path, items: list[dict] = FILMS) -> ViewsCollator:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    return ViewsCollator(items, TEMPLATE, tokenizer, EncoderSettings(), drop=0.4, seed=0)
+
+
+def test_views_are_fresh_at_each_visit_and_repeatable(base: Path) -> None:
+    collate = collator(base)
+    views = {collate.view({"item": 3, "visit": v}, side) for v in range(10) for side in (0, 1)}
+    assert len(views) > 5
+    assert collate.view({"item": 3, "visit": 2}, 1) == collate.view({"item": 3, "visit": 2}, 1)
+
+
+def test_items_that_read_alike_share_a_group(base: Path) -> None:
+    items = [{"title": "A"}, {"title": "B"}, {"title": "A ", "note": None}]
+    batch = collator(base, items)([{"item": i, "visit": 0} for i in (0, 1, 2)])
+    a, b, c = batch["label"].tolist()
+    assert a == c != b
+
+
+def test_only_the_top_layers_are_trained_where_asked(tmp_path: Path, base: Path) -> None:
+    folder = train(tmp_path, base, top_layers=0.34, epochs=1)
+    targets = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
+    assert {name.split(".")[1] for name in targets} == {"1", "2"}  # 0.34 of 3 layers, rounded up
+
+
+def test_gradient_checkpointing_and_accumulation_work(tmp_path: Path, base: Path) -> None:
+    steps: list[Step] = []
+    train(tmp_path, base, steps.append, gradient_checkpointing=True, accumulation=2)
+    assert len(steps) == 24 * 2 // 16
+
+
+def test_a_catalogue_smaller_than_a_batch_still_trains(tmp_path: Path, base: Path) -> None:
+    steps: list[Step] = []
+    train(tmp_path, base, steps.append, batch_size=128)
+    assert len(steps) == 2

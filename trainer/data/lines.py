@@ -1,0 +1,97 @@
+"""UTF-8 text files as numbered lines: one by one for items, in polars frames for interactions."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from llmemb.errors import DataError
+from trainer.data.raw import Columns
+from trainer.data.report import Report
+
+BLOCK_BYTES = 1 << 24
+BLANK = " \t\r"  # only these make a line blank; other white space may be part of an id
+
+
+def blocks(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the file in blocks of whole lines, each with the number of its first line.
+
+    Raises:
+        DataError: the file cannot be opened or is not UTF-8.
+    """
+    line, offset = 1, 0
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES) + file.readline():
+                text = _decode(path, block, line, offset)
+                yield line, text.removeprefix("\ufeff") if offset == 0 else text
+                line += block.count(b"\n")
+                offset += len(block)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _decode(path: Path, block: bytes, line: int, offset: int) -> str:
+    try:
+        return block.decode()
+    except UnicodeDecodeError as error:
+        line += block.count(b"\n", 0, error.start)
+        raise DataError(
+            f"{path}:{line}: not UTF-8 at byte {offset + error.start} of the file; convert it, "
+            f"for example with `iconv -f LATIN1 -t UTF-8 {path.name}`"
+        ) from error
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield every line that is not blank, with its number."""
+    for first, text in blocks(path):
+        for number, line in enumerate(text.split("\n"), first):
+            if line.strip(BLANK):
+                yield number, line.removesuffix("\r")
+
+
+def line_frames(path: Path, after: int = 0) -> Iterator[pl.DataFrame]:
+    """Yield frames of the lines behind line ``after`` that are not blank.
+
+    The columns are ``line`` and ``text``.
+    """
+    text = pl.col("text")
+    for first, block in blocks(path):
+        lines = pl.Series("text", [block]).str.split("\n").explode().to_frame()
+        yield (
+            lines.with_row_index("line", offset=first)
+            .filter((pl.col("line") > after) & (text.str.strip_chars(BLANK) != ""))
+            .with_columns(text.str.strip_suffix("\r"))
+        )
+
+
+def split_fields(
+    frame: pl.DataFrame,
+    separator: str,
+    header: Sequence[str],
+    columns: Columns,
+    file: str,
+    report: Report,
+) -> pl.DataFrame:
+    """Split ``text`` and pick columns; a line with another number of fields is dropped.
+
+    Args:
+        frame: what :func:`line_frames` yields.
+        header: names of all the fields of a line.
+        file: name of the file, for the report.
+    """
+    names = [str(i) for i in range(len(header) + 1)]  # the last one is of a field too many
+    fields = pl.col("text").str.split_exact(separator, len(header)).struct.rename_fields(names)
+    split = frame.select("line", fields.alias("fields")).unnest("fields")
+    bad = split[names[-2]].is_null() | split[names[-1]].is_not_null()
+    expected = f"{len(header)} fields separated by {separator!r} are expected"
+    kept = report.drop_interactions(split, bad, "malformed row", file, lambda _: expected)
+    return kept.select(
+        "line",
+        *(
+            (
+                pl.lit(None, pl.String) if theirs is None else pl.col(names[header.index(theirs)])
+            ).alias(ours)
+            for ours, theirs in columns.items()
+        ),
+    )
