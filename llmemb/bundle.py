@@ -187,7 +187,7 @@ def read_manifest(path: Path) -> Manifest:
         BundleError: it is missing, changed, or of another schema.
     """
     file = path / MANIFEST
-    if not file.is_file():
+    if not file.is_file() or file.is_symlink():
         raise BundleError(f"{file} is missing; is {path} a bundle? (`llmemb train` writes one)")
     if file.stat().st_size > MAX_MANIFEST_BYTES:
         raise BundleError(f"{file} is larger than {MAX_MANIFEST_BYTES:,} bytes")

@@ -50,7 +50,7 @@ def canonical(attributes: Attributes) -> bytes:
         ItemError: a value is not JSON, not finite, nested too deep, not valid Unicode, or the
             whole is longer than ``MAX_ITEM_BYTES``.
     """
-    clean = _canonical_object(attributes, ())
+    clean = canonical_attributes(attributes)
     encoded = json.dumps(clean, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     data = encoded.encode()
     if len(data) > MAX_ITEM_BYTES:
@@ -59,6 +59,15 @@ def canonical(attributes: Attributes) -> bytes:
             f"the attributes take {len(data):,} bytes; the limit is {MAX_ITEM_BYTES:,}", (longest,)
         )
     return data
+
+
+def canonical_attributes(attributes: Attributes) -> dict[str, Any]:
+    """Return what :func:`canonical` writes, as values; the prompt is written from these.
+
+    Raises:
+        ItemError: as :func:`canonical`, but for the size.
+    """
+    return _canonical_object(attributes, ())
 
 
 def content_hash(attributes: Attributes) -> str:
@@ -132,8 +141,11 @@ class Catalogue:
         return zip(self.ids, self.attributes, strict=True)
 
     def fields(self) -> list[str]:
-        """Return every attribute name that occurs, in order of first appearance."""
-        return list(dict.fromkeys(name for item in self.attributes for name in item))
+        """Return every attribute name that occurs, in canonical form, in order of first appearance."""
+        return [
+            _canonical_text(name, ())
+            for name in dict.fromkeys(name for item in self.attributes for name in item)
+        ]
 
     def write(self, path: Path, **columns: pa.Array) -> None:
         """Write ``items.parquet``: ``id`` and ``attributes`` (JSON text), then any extra columns."""

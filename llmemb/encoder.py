@@ -185,7 +185,9 @@ def load_base(base: BaseModel, dtype: torch.dtype) -> Any:
         ModelError: transformers does not know the architecture, or the weights are unreadable.
     """
     from transformers import AutoModel
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # weights load in a moment; a bar for it is noise in a log
     try:
         return AutoModel.from_pretrained(base.path, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmemb.catalogue import Attributes, Catalogue
+from llmemb.catalogue import Attributes, Catalogue, canonical_attributes
 
 POPULARITY_NAME = re.compile(
     r"\b(popularity|rank|bestseller|stars?|votes?|likes?|clicks?|views?|purchases|downloads|"
@@ -59,6 +59,8 @@ class PromptTemplate(BaseModel):
         return f"The {self.domain} item has the following attributes: {'; '.join(statements)}"
 
     def _statements(self, attributes: Attributes) -> list[str]:
+        # From the canonical form: spellings that share a content hash must share a prompt.
+        attributes = canonical_attributes(attributes)
         order = {name: i for i, name in enumerate(self.fields)}
         names = sorted(attributes, key=lambda name: (order.get(name, len(order)), name))
         statements = []
@@ -77,11 +79,11 @@ def popularity_like(catalogue: Catalogue) -> tuple[str, ...]:
     """
     return tuple(
         name
-        for name in catalogue.fields()
+        for name in dict.fromkeys(catalogue.fields())
         if POPULARITY_NAME.search(_words(name))
         and all(
             any(character.isdigit() for character in text)
-            for item in catalogue.attributes
+            for item in map(canonical_attributes, catalogue.attributes)
             if (text := _text_of(item.get(name)))
         )
     )

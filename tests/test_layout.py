@@ -96,5 +96,7 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys; from llmemb.cli import build_app; build_app();"
         "print([m for m in ('torch', 'transformers', 'polars', 'fastapi', 'faiss') if m in sys.modules])"
     )
-    shown = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
     assert shown.stdout.strip() == "[]"

@@ -17,7 +17,12 @@ CORPUS = [
     "The film item has the following attributes: title is Toy Story; year is 1995; genres is Comedy",
     "The item has no known attributes. alpha beta gamma delta 0 1 2 3 4 5 6 7 8 9 drama action",
 ]
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+}
 CONFIGS = {
     "llama": (LlamaConfig, {"num_key_value_heads": 2}),
     "qwen2": (Qwen2Config, {"num_key_value_heads": 2}),
@@ -48,7 +53,11 @@ def make_tiny_llm(folder: Path, family: str = "llama", padding_side: str = "righ
     torch.manual_seed(7)
     kind, extra = CONFIGS[family]
     config = kind(
-        vocab_size=len(fast), max_position_embeddings=512, pad_token_id=fast.pad_token_id, **SHAPE, **extra
+        vocab_size=len(fast),
+        max_position_embeddings=512,
+        pad_token_id=fast.pad_token_id,
+        **SHAPE,
+        **extra,
     )
     AutoModel.from_config(config).save_pretrained(folder)
     fast.save_pretrained(folder)

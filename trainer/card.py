@@ -10,10 +10,11 @@ COLUMNS = [(group, metric) for group in ("all", "tail", "head") for metric in ("
 
 
 def metric_rows(metrics: dict[str, Any], protocol: str) -> list[tuple[str, list[str]]]:
-    """Return ``(row name, HR@10 and NDCG@10 over all, tail and head)`` for each report."""
+    """Return ``(row name, HR@10 and NDCG@10 over all, tail and head)``, worst row first."""
+    ordered = sorted(metrics.items(), key=lambda row: row[1]["full"]["all"]["NDCG@10"])
     return [
         (name, [f"{report[protocol][group][metric]:.4f}" for group, metric in COLUMNS])
-        for name, report in metrics.items()
+        for name, report in ordered
     ]
 
 

@@ -43,7 +43,7 @@ def prepare(
     report = run(source, raw, out, domain=domain, strict=strict)
     console = Console()
     console.print(report.render())
-    console.print(f"written to {out}")
+    print(f"written to {out}")
 
 
 def train(
@@ -87,7 +87,7 @@ def train(
         base = find_base_model(base_model)
     manifest = run(dataset, base, settings, out, Progress(console))
     Console().print(metric_table(manifest.metrics, "full", "Test split, full ranking"))
-    Console().print(f"bundle {manifest.bundle} written to {out}; serve it: llmemb serve {out}")
+    print(f"bundle {manifest.bundle} written to {out}; serve it: llmemb serve {out}")
 
 
 def evaluate(

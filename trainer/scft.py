@@ -7,6 +7,7 @@ the false-negative mask, and checkpoints that resume to the very same weights.
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, SequentialSampler
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
+from transformers.utils.logging import disable_progress_bar
 
 from llmemb.base_model import BaseModel
 from llmemb.catalogue import Attributes
@@ -80,7 +82,7 @@ def train_scft(
         max_steps=steps,
         per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=settings.accumulation,
-        gradient_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing=settings.gradient_checkpointing,
         learning_rate=settings.learning_rate,
         warmup_steps=math.ceil(settings.warmup * steps),
         lr_scheduler_type="cosine",
@@ -113,7 +115,10 @@ def train_scft(
         ),
         callbacks=[_Reporting(report, batch_size * settings.accumulation)],
     )
-    trainer.train(resume_from_checkpoint=_last_complete(folder / "checkpoints"))
+    trainer.remove_callback(PrinterCallback)  # ``report`` says it better
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between the libraries themselves
+        trainer.train(resume_from_checkpoint=_last_complete(folder / "checkpoints"))
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
     lines = [json.dumps({"step": entry["step"], "loss": entry["loss"]}) for entry in losses]
     (folder / "losses.jsonl").write_text("\n".join(lines) + "\n")
@@ -191,6 +196,7 @@ def _model_with_lora(
         # On a CPU the fused kernel's backward is slower than plain attention over short prompts.
         "attn_implementation": "eager" if device.type == "cpu" else "sdpa",
     }
+    disable_progress_bar()
     try:
         transformer = Transformer(
             str(base.path), model_kwargs=arguments, max_seq_length=encoder.max_tokens
@@ -249,6 +255,9 @@ def _last_complete(folder: Path) -> str | None:
 
 class _Trainer(SentenceTransformerTrainer):
     """Checkpoints the LoRA and the loss's temperature in full precision, nothing else of the model."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Collect nothing for a model card: the bundle has its own."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)

@@ -12,7 +12,13 @@ from llmemb.catalogue import MAX_DEPTH, MAX_ITEM_BYTES, Catalogue, canonical, ch
 from llmemb.errors import DataError, ItemError
 
 text = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
-leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text
+)
 values = st.recursive(
     leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(text, v, max_size=3), max_leaves=8
 )

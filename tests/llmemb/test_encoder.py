@@ -1,5 +1,6 @@
 """Prompts to vectors: pooling, truncation, batching, families."""
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,12 @@ from llmemb.encoder import (
 )
 from llmemb.errors import ModelError
 
-PROMPTS = ["title is Toy Story", "a", "year is 1995; genres is Comedy, drama; title is alpha beta", "7"]
+PROMPTS = [
+    "title is Toy Story",
+    "a",
+    "year is 1995; genres is Comedy, drama; title is alpha beta",
+    "7",
+]
 
 
 def make_encoder(folder: Path, **settings: object) -> Encoder:
@@ -84,7 +90,7 @@ def test_progress_counts_every_prompt(tmp_path: Path) -> None:
 @given(st.lists(st.integers(1, 200), max_size=60), st.integers(1, 1000))
 def test_batches_hold_each_item_once_within_the_budget(lengths: list[int], budget: int) -> None:
     batches = length_batches(lengths, budget)
-    assert sorted(sum(batches, [])) == list(range(len(lengths)))
+    assert sorted(chain.from_iterable(batches)) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
 
@@ -123,7 +129,7 @@ def test_a_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     make_tiny_llm(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="no \\*.safetensors weights"):
+    with pytest.raises(ModelError, match=r"no \*\.safetensors weights"):
         find_base_model(str(tmp_path))
     (tmp_path / "config.json").unlink()
     with pytest.raises(ModelError, match=r"no config\.json"):

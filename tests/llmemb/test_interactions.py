@@ -1,5 +1,6 @@
 """The leave-one-out split, popularity counted on training data only, head and tail."""
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from llmemb.interactions import Sequences, leave_one_out, read_sequences
 def sequences(*lists: list[int]) -> Sequences:
     lengths = [len(items) for items in lists]
     return Sequences(
-        np.array(sum(lists, []), dtype=np.int32), np.concatenate([[0], np.cumsum(lengths)])
+        np.array([*chain.from_iterable(lists)], dtype=np.int32),
+        np.concatenate([[0], np.cumsum(lengths)]),
     )
 
 

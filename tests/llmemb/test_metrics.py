@@ -29,7 +29,9 @@ def test_metrics_follow_their_definitions(ranks: list[int]) -> None:
     for k in (10, 20):
         hits = [r for r in ranks if r < k]
         assert found[f"HR@{k}"] == pytest.approx(len(hits) / len(ranks))
-        assert found[f"NDCG@{k}"] == pytest.approx(sum(1 / np.log2(r + 2) for r in hits) / len(ranks))
+        assert found[f"NDCG@{k}"] == pytest.approx(
+            sum(1 / np.log2(r + 2) for r in hits) / len(ranks)
+        )
         assert found[f"MRR@{k}"] == pytest.approx(sum(1 / (r + 1) for r in hits) / len(ranks))
 
 

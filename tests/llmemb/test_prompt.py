@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmemb.catalogue import Catalogue
+from llmemb.catalogue import Catalogue, content_hash
 from llmemb.prompt import PromptTemplate, popularity_like
 
 FILM = {"title": "Toy Story", "year": 1995, "genres": ["Animation", "Comedy"]}
@@ -37,6 +37,17 @@ def test_any_schema_has_a_text() -> None:
 
 def test_key_order_does_not_change_the_prompt() -> None:
     assert TEMPLATE.render(dict(reversed(FILM.items()))) == TEMPLATE.render(FILM)
+
+
+def test_spellings_that_share_a_hash_share_a_prompt() -> None:
+    one = {"title": "Amélie ", "year": 2001.0, "genres": [], "cast": [{"name": "Audrey Tautou"}]}
+    other = {
+        "year": 2001,
+        " cast": [{"name ": "Audrey Tautou", "age": None}],
+        "title": "Ame\u0301lie",
+    }
+    assert content_hash(one) == content_hash(other)
+    assert TEMPLATE.render(one) == TEMPLATE.render(other)
 
 
 def test_unknown_attributes_follow_the_known_ones_alphabetically() -> None:
@@ -86,8 +97,20 @@ def test_views_are_fresh_and_repeatable() -> None:
 
 def test_popularity_is_kept_from_the_llm() -> None:
     items = [
-        {"title": "a", "stars": 4.5, "review_count": 10, "rank": "1,234 in Beauty", "rating": "PG-13"},
-        {"title": "b", "stars": 3, "salesRank": {"Beauty": 7}, "ratings": {"avg": 3.1}, "rating": "R"},
+        {
+            "title": "a",
+            "stars": 4.5,
+            "review_count": 10,
+            "rank": "1,234 in Beauty",
+            "rating": "PG-13",
+        },
+        {
+            "title": "b",
+            "stars": 3,
+            "salesRank": {"Beauty": 7},
+            "ratings": {"avg": 3.1},
+            "rating": "R",
+        },
     ]
     found = popularity_like(Catalogue(["a", "b"], items))
     assert set(found) == {"stars", "review_count", "rank", "salesRank", "ratings"}

@@ -1,5 +1,7 @@
 """Windows and batches: nothing lost, nothing padded beyond the longest."""
 
+from itertools import chain, pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,18 +15,19 @@ lists = st.lists(st.lists(st.integers(0, 30), max_size=25), min_size=1, max_size
 def ragged(items: list[list[int]]) -> Sequences:
     lengths = [len(one) for one in items]
     return Sequences(
-        np.array(sum(items, []), dtype=np.int32), np.concatenate([[0], np.cumsum(lengths)])
+        np.array([*chain.from_iterable(items)], dtype=np.int32),
+        np.concatenate([[0], np.cumsum(lengths)]),
     )
 
 
 @given(lists, st.integers(1, 9))
-def test_every_transition_is_trained_on_exactly_once(items: list[list[int]], max_length: int) -> None:
+def test_every_transition_is_trained_on_exactly_once(
+    items: list[list[int]], max_length: int
+) -> None:
     windows = training_windows(ragged(items), max_length)
     assert all(2 <= len(window) <= max_length + 1 for window in windows)
-    expected = sorted(pair for one in items for pair in zip(one, one[1:], strict=False))
-    found = sorted(
-        (int(a), int(b)) for window in windows for a, b in zip(window, window[1:], strict=False)
-    )
+    expected = sorted(pair for one in items for pair in pairwise(one))
+    found = sorted((int(a), int(b)) for window in windows for a, b in pairwise(window))
     assert found == expected
 
 

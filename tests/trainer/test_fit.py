@@ -98,7 +98,9 @@ def adapted_table(id_dropout: float | None = 0.5) -> AdaptedTable:
     return AdaptedTable(projected, Adapter(AdapterSettings(inputs=6, outputs=16)), seen, id_dropout)
 
 
-def test_a_cold_item_is_served_from_its_attributes_alone(split: LeaveOneOut, tmp_path: Path) -> None:
+def test_a_cold_item_is_served_from_its_attributes_alone(
+    split: LeaveOneOut, tmp_path: Path
+) -> None:
     backbone = build_backbone(BackboneSettings(width=16, blocks=1, max_length=8))
     model = Recommender(adapted_table(), backbone)
     fit(model, split, settings(), seed=0, folder=tmp_path)

@@ -24,7 +24,13 @@ def test_the_paper_preset_is_the_release() -> None:
 def test_overrides_take_toml_values_and_bare_words() -> None:
     preset = build_preset(
         "quick",
-        ["seed=7", "scft.epochs=0.5", "rat.loss=bce", 'prompt.exclude=["year"]', "rat.adapter_hidden=none"],
+        [
+            "seed=7",
+            "scft.epochs=0.5",
+            "rat.loss=bce",
+            'prompt.exclude=["year"]',
+            "rat.adapter_hidden=none",
+        ],
     )
     assert (preset.seed, preset.scft.epochs, preset.rat.loss) == (7, 0.5, "bce")
     assert preset.prompt.exclude == ("year",)

@@ -20,12 +20,20 @@ from trainer.steps import Step
 TEMPLATE = PromptTemplate(domain="film", fields=("title", "year", "genres"))
 GENRES = ["drama", "action", "Comedy", "alpha", "beta"]
 FILMS = [
-    {"title": f"Story {i}", "year": 1990 + i, "genres": [GENRES[i % 5], GENRES[i % 3]]} for i in range(24)
+    {"title": f"Story {i}", "year": 1990 + i, "genres": [GENRES[i % 5], GENRES[i % 3]]}
+    for i in range(24)
 ]
+MEAN = EncoderSettings()
 SETTINGS = ScftSettings(epochs=2, batch_size=8, learning_rate=5e-3, checkpoint_steps=2)
 
 
-def train(folder: Path, base: Path, report=lambda _: None, encoder=EncoderSettings(), **changes) -> Path:
+def train(
+    folder: Path,
+    base: Path,
+    report: Callable[[Step], None] = lambda _: None,
+    encoder: EncoderSettings = MEAN,
+    **changes: object,
+) -> Path:
     folder.mkdir(exist_ok=True)
     train_scft(
         FILMS,
@@ -97,7 +105,9 @@ def test_the_lora_changes_the_vectors(tmp_path: Path, base: Path) -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path, base: Path, dropout: float) -> None:
+def test_an_interrupted_run_ends_with_the_same_weights(
+    tmp_path: Path, base: Path, dropout: float
+) -> None:
     whole = train(tmp_path / "whole", base, lora_dropout=dropout)
 
     def die(step: Step) -> None:

@@ -1,0 +1,233 @@
+"""A whole training run through the command line: killed anywhere, it ends with the same bundle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import make_tiny_llm
+
+from llmemb.bundle import read_bundle
+from llmemb.errors import BundleError, ModelError
+from trainer.stages import only_run
+
+STAGES = ["scft", "vectors", "collaborative", "rat"]
+FAST = [
+    "--preset=quick",
+    "--set=scft.batch_size=16",
+    "--set=scft.epochs=4",
+    "--set=scft.checkpoint_steps=2",
+    "--set=projection.dimensions=16",
+    "--set=srs.width=16",
+    "--set=srs.max_length=20",
+    "--set=collaborative.epochs=4",
+    "--set=rat.epochs=4",
+]
+
+
+def llmemb(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from llmemb.cli import main; main()", *map(str, arguments)]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(llmemb(*arguments), capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small catalogue whose users like one genre each; item 59 is never bought."""
+    folder = tmp_path_factory.mktemp("shop")
+    genres = ["drama", "comedy", "action"]
+    items = [
+        {"id": f"film/{i}", "title": f"Story {i}", "genre": genres[i % 3], "stars": i / 10}
+        for i in range(60)
+    ]
+    (folder / "items.jsonl").write_text("\n".join(json.dumps(item) for item in items))
+    rng = np.random.default_rng(0)
+    lines = [
+        " ".join([f"user{u}", *(f"film/{3 * j + u % 3}" for j in rng.permutation(19)[:8])])
+        for u in range(40)
+    ]
+    (folder / "sequences.txt").write_text("\n".join(lines))
+    data = folder / "data"
+    made = run("data", "prepare", "files", folder, "--out", data, "--domain", "film")
+    assert made.returncode == 0, made.stderr
+    return data
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_llm(tmp_path_factory.mktemp("llm"))
+
+
+@pytest.fixture(scope="module")
+def bundle(shop: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "bundle"
+    done = run("train", shop, "--out", out, "--base-model", base, *FAST)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def bundle_id(path: Path) -> str:
+    return str(json.loads((path / "manifest.json").read_bytes())["bundle"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_in_any_stage_it_ends_with_the_same_bundle(
+    shop: Path, base: Path, bundle: Path, tmp_path: Path, stage: str
+) -> None:
+    out = tmp_path / "bundle"
+    command = llmemb("train", shop, "--out", out, "--base-model", base, *FAST)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(f"{stage}: ") and (stage == "vectors" or "started" not in line):
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        process.stderr.read()
+    assert process.returncode == -signal.SIGKILL
+    assert not out.exists()
+    done = run("train", shop, "--out", out, "--base-model", base, *FAST)
+    assert done.returncode == 0, done.stderr
+    assert bundle_id(out) == bundle_id(bundle)
+
+
+def test_an_unchanged_run_does_nothing_again(shop: Path, base: Path, bundle: Path) -> None:
+    before = bundle_id(bundle)
+    again = run("train", shop, "--out", bundle, "--base-model", base, *FAST)
+    assert again.returncode == 0, again.stderr
+    assert "started" not in again.stderr
+    assert bundle_id(bundle) == before
+
+
+def test_a_changed_setting_runs_only_what_depends_on_it(
+    shop: Path, base: Path, bundle: Path
+) -> None:
+    again = run(
+        "train", shop, "--out", bundle, "--base-model", base, *FAST, "--set=rat.id_dropout=0.1"
+    )
+    started = [
+        line.split(":")[0] for line in again.stderr.splitlines() if line.endswith(": started")
+    ]
+    assert started == ["rat"]
+    restored = run("train", shop, "--out", bundle, "--base-model", base, *FAST)
+    assert restored.returncode == 0
+
+
+def test_the_card_and_evaluate_tell_the_same(shop: Path, bundle: Path, tmp_path: Path) -> None:
+    shown = run("evaluate", bundle, shop, "--json", tmp_path / "metrics.json")
+    assert shown.returncode == 0, shown.stderr
+    found = json.loads((tmp_path / "metrics.json").read_bytes())
+    assert {"full", "unseen", "sampled100", "coverage@10", "n_users", "baselines"} == set(found)
+    assert {"popularity", "id/sasrec"} == set(found["baselines"])
+    card = (bundle / "README.md").read_text()
+    for group in ("all", "tail", "head"):
+        for metric in ("HR@10", "NDCG@10"):
+            value = f"{found['full'][group][metric]:.4f}"
+            assert value in card
+            assert value in shown.stdout
+    assert "stars" in card  # an attribute that tells popularity, named as left out
+
+
+def test_a_bundle_is_evaluated_on_its_own_data_only(
+    shop: Path, bundle: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "data"
+    other.mkdir()
+    for path in shop.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    facts = json.loads((other / "dataset.json").read_bytes())
+    (other / "dataset.json").write_text(json.dumps({**facts, "fingerprint": "0" * 64}))
+    shown = run("evaluate", bundle, other)
+    assert shown.returncode == 1
+    assert "was trained on other data" in shown.stderr
+
+
+def test_every_byte_of_a_bundle_is_covered(bundle: Path) -> None:
+    files = [path for path in sorted(bundle.rglob("*")) if path.is_file()]
+    assert len(files) > 12
+    for path in files:
+        content = path.read_bytes()
+        for position in {0, len(content) // 2, len(content) - 1}:
+            for mask in (0x01, 0x20, 0xFF):
+                flipped = bytearray(content)
+                flipped[position] ^= mask
+                path.write_bytes(flipped)
+                with pytest.raises(BundleError) as caught:
+                    read_bundle(bundle)
+                assert str(path) in str(caught.value)
+                assert "\n" not in str(caught.value)
+        path.write_bytes(content)
+    read_bundle(bundle)
+
+
+def test_a_missing_an_extra_and_a_linked_file_are_named(bundle: Path, tmp_path: Path) -> None:
+    for path in [path for path in bundle.rglob("*") if path.is_file()]:
+        aside = tmp_path / "aside"
+        path.rename(aside)
+        with pytest.raises(BundleError, match=f"{path.name} is missing"):
+            read_bundle(bundle)
+        path.symlink_to(aside)
+        with pytest.raises(BundleError, match=path.name):
+            read_bundle(bundle)
+        path.unlink()
+        aside.rename(path)
+    extra = bundle / "encoder" / "code.py"
+    extra.write_text("")
+    with pytest.raises(BundleError, match=r"code\.py is not in the manifest"):
+        read_bundle(bundle)
+    extra.unlink()
+
+
+def test_another_base_model_is_refused(bundle: Path, tmp_path: Path) -> None:
+    other = make_tiny_llm(tmp_path, "qwen2")
+    with pytest.raises(ModelError, match="is not the one that this bundle was trained with"):
+        read_bundle(bundle).load_encoder(str(other))
+
+
+def test_a_bundle_embeds_its_own_items_as_it_was_trained(bundle: Path) -> None:
+    loaded = read_bundle(bundle)
+    prompts = [loaded.manifest.prompt.render(item) for item in loaded.catalogue.attributes]
+    vectors = loaded.load_encoder().encode(prompts)
+    assert vectors == pytest.approx(loaded.llm_vectors, abs=5e-3)
+    cold = loaded.popularity == 0
+    assert cold.any()
+    assert loaded.adapt(loaded.llm_vectors)[cold] == pytest.approx(
+        loaded.item_vectors[cold], abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--base-model", "/no/model"], "base model '/no/model' is not there"),
+        (["--set", "scft.nonsense=1"], "scft.nonsense"),
+        (["--preset", "slow"], "there is no preset 'slow'"),
+        (["--srs", "caser"], "srs.name"),
+    ],
+)
+def test_a_wrong_command_is_one_line(
+    shop: Path, tmp_path: Path, arguments: list[str], reason: str
+) -> None:
+    done = run("train", shop, "--out", tmp_path / "out", *arguments)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_are_not_prepared_say_how(tmp_path: Path) -> None:
+    done = run("train", tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "llmemb data prepare" in done.stderr
+
+
+def test_two_runs_to_one_place_do_not_mix(shop: Path, base: Path, tmp_path: Path) -> None:
+    with only_run(tmp_path / "out.work"):
+        second = run("train", shop, "--out", tmp_path / "out", "--base-model", base, *FAST)
+    assert second.returncode == 1
+    assert "another training run is writing" in second.stderr
