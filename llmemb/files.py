@@ -38,7 +38,12 @@ def replacing_directory(target: Path) -> Iterator[Path]:
         old = aside.with_suffix(".old")
         if target.exists():
             target.rename(old)
-        aside.rename(target)
+        try:
+            aside.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
         _sync(target.parent)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:

@@ -40,7 +40,8 @@ def prepare(
 
     from trainer.data.prepare import prepare as run
 
-    report = run(source, raw, out, domain=domain, strict=strict)
+    with Console(stderr=True).status(f"reading {raw}"):
+        report = run(source, raw, out, domain=domain, strict=strict)
     console = Console()
     console.print(report.render())
     print(f"written to {out}")

@@ -90,11 +90,14 @@ def raw(tmp_path: Path) -> Path:
 
 def prepared(raw: Path, out: Path) -> tuple[Catalogue, list[list[str]], str]:
     prepare("files", raw, out, strict=True)
+    facts = json.loads((out / "dataset.json").read_text())
+    return Catalogue.read(out / "items.parquet"), sequences_of(out), facts["fingerprint"]
+
+
+def sequences_of(out: Path) -> list[list[str]]:
     catalogue = Catalogue.read(out / "items.parquet")
     sequences = read_sequences(out / "interactions.parquet", catalogue)
-    facts = json.loads((out / "dataset.json").read_text())
-    named = [[catalogue.ids[i] for i in sequence] for sequence in sequences]
-    return catalogue, named, facts["fingerprint"]
+    return [[catalogue.ids[i] for i in sequence] for sequence in sequences]
 
 
 def test_every_layout_gives_the_same_data_and_fingerprint(raw, tmp_path):
@@ -167,6 +170,22 @@ def test_quoted_fields_keep_the_line_numbers(raw, tmp_path):
         "interactions.csv:5: ',' expected after '\"'",
         "interactions.csv:7: item 'nowhere' is not in the catalogue",
     ]
+
+
+@pytest.mark.parametrize("log", [log_jsonl, log_csv])
+@pytest.mark.parametrize("items", [items_jsonl, items_csv])
+def test_files_larger_than_a_block_are_read_whole(raw, tmp_path, monkeypatch, items, log):
+    items(raw)
+    log(raw)
+    name = log.__name__.replace("log_", "interactions.")
+    with (raw / name).open("a") as file:
+        file.write("\nmalformed\n")
+    whole = prepare("files", raw, tmp_path / "whole")
+    monkeypatch.setattr("trainer.data.lines.BLOCK_BYTES", 8)
+    monkeypatch.setattr("trainer.data.csv_tables.BATCH_ROWS", 2)
+    assert prepare("files", raw, tmp_path / "blocks") == whole
+    assert whole.problems["interactions", "malformed row"].first[0].line == 6 + ("csv" in name)
+    assert sequences_of(tmp_path / "blocks") == SEQUENCES
 
 
 def test_two_files_for_one_thing_are_not_guessed_between(raw, tmp_path):

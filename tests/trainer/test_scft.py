@@ -1,6 +1,7 @@
 """SCFT: fresh views, masked twins, every family, a folder that sentence-transformers loads."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np

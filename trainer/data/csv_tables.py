@@ -2,7 +2,6 @@
 
 import csv
 import io
-import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,7 @@ import polars as pl
 from llmemb.errors import DataError
 from trainer.data.lines import BLANK, BLOCK_BYTES, blocks, line_frames, split_fields
 from trainer.data.raw import Columns
-from trainer.data.report import Report, Rows
+from trainer.data.report import Report, Rows, one_line
 
 BATCH_ROWS = 100_000  # that go from the CSV parser into a frame at once
 
@@ -27,7 +26,9 @@ def csv_header(path: Path) -> tuple[int, list[str]]:
         if isinstance(row, csv.Error):
             raise DataError(f"{path}:{start}: {row}; mend the header")
         if twice := next((name for name in row if row.count(name) > 1), None):
-            raise DataError(f"{path}:{start}: column {twice!r} is there twice; rename one")
+            raise DataError(
+                f"{path}:{start}: column {one_line(repr(twice))} is there twice; rename one"
+            )
         return start + sum(name.count("\n") for name in row), row
     raise DataError(f"{path}:1: the file is empty; it needs a header with the column names")
 
@@ -63,12 +64,13 @@ def _quoted_frames(
     # Quoted fields may hold commas and line ends. Python's parser, written in C, is slower than
     # polars' but tells the line of a row and what is wrong with it.
     schema = {"line": pl.UInt32, **dict.fromkeys(columns, pl.String)}
-    at = [None if theirs is None else header.index(theirs) for theirs in columns.values()]
+    places = {ours: header.index(theirs) for ours, theirs in columns.items() if theirs is not None}
     rows = csv_rows(path, "interactions", report)
     while batch := list(islice(rows, BATCH_ROWS)):
-        series = [[line for line, _ in batch]]
-        series += [[None if i is None else row[i] for _, row in batch] for i in at]
-        yield pl.DataFrame(series, schema=schema, orient="col")
+        values = {ours: [row[place] for _, row in batch] for ours, place in places.items()}
+        absent = {ours: [None] * len(batch) for ours in columns if ours not in places}
+        lines = [line for line, _ in batch]
+        yield pl.DataFrame({"line": lines, **values, **absent}, schema=schema)
 
 
 def _has_quotes(path: Path) -> bool:
@@ -78,7 +80,7 @@ def _has_quotes(path: Path) -> bool:
 
 def _records(path: Path) -> Iterator[tuple[int, list[str] | csv.Error]]:
     """Yield each row, or what is wrong with it, with the line it starts on."""
-    csv.field_size_limit(sys.maxsize)  # how long a value may be is for the item checks to say
+    csv.field_size_limit(2**31 - 1)  # how long a value may be is for the item checks to say
     reader = csv.reader(_physical_lines(path), strict=True)
     while True:
         start = reader.line_num + 1

@@ -6,12 +6,11 @@ from typing import Any
 
 import polars as pl
 
-from llmemb.errors import DataError
 from trainer.data.csv_tables import csv_header, csv_interactions, csv_rows
 from trainer.data.json_lines import json_interactions, json_items, parse_object
 from trainer.data.lines import line_frames
 from trainer.data.parquet_tables import parquet_interactions, parquet_items
-from trainer.data.raw import RawData, RawItem, find_file
+from trainer.data.raw import RawData, RawItem, check_columns, find_file
 from trainer.data.report import Report
 
 ITEM_FILES = ["items.jsonl", "items.csv", "items.parquet"]
@@ -78,8 +77,8 @@ def _with_parsed_attributes(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _csv_items(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
-    _, header = csv_header(path)
-    _check_columns(path, header, ["id"])
+    line, header = csv_header(path)
+    check_columns(f"{path}:{line}", header, ["id"])
     for line, row in csv_rows(path, "items", report):
         cells = zip(header, row, strict=True)
         yield line, {name: cell for name, cell in cells if cell or name == "id"}
@@ -92,21 +91,13 @@ def _interactions(path: Path, report: Report) -> Iterator[pl.DataFrame]:
         case ".parquet":
             return parquet_interactions(path)
         case ".csv":
-            _, header = csv_header(path)
-            _check_columns(path, header, ["user", "item"])
+            line, header = csv_header(path)
+            check_columns(f"{path}:{line}", header, ["user", "item"])
             timestamp = "timestamp" if "timestamp" in header else None
             columns = {"user": "user", "item": "item", "timestamp": timestamp}
             return csv_interactions(path, columns, report)
         case _:
             return _sequences(path, report)
-
-
-def _check_columns(path: Path, header: list[str], needed: list[str]) -> None:
-    if missing := [name for name in needed if name not in header]:
-        raise DataError(
-            f"{path}:1: no column {' and no column '.join(missing)}; the columns are "
-            f"{', '.join(header)}; rename the right one"
-        )
 
 
 def _sequences(path: Path, report: Report) -> Iterator[pl.DataFrame]:

@@ -79,19 +79,21 @@ def parse_timestamps(given: pl.Series) -> pl.Series:
         return given.to_physical().cast(pl.Int64)
     if given.dtype.is_integer():
         return given.cast(pl.Int64, strict=False)
-    text = given.str.strip_chars() if given.dtype == pl.String else given.cast(pl.Float64)
-    if text.dtype == pl.String:
-        whole = text.cast(pl.Int64, strict=False)
-        if whole.null_count() == text.null_count():
-            return whole
-    else:
-        whole = pl.Series(given.name, [None], dtype=pl.Int64).new_from_index(0, len(given))
-    number = text.cast(pl.Float64, strict=False)
-    inside = number.is_finite() & (number.abs() < 2.0**63)
-    number = number.zip_with(inside.fill_null(False), pl.Series([None], dtype=pl.Float64))
-    if number.drop_nulls().eq(number.drop_nulls().floor()).all():
-        return whole.zip_with(whole.is_not_null(), number.cast(pl.Int64))
-    return number
+    if given.dtype != pl.String:
+        return _whole_where_all_are(given.cast(pl.Float64))
+    text = given.str.strip_chars()
+    whole = text.cast(pl.Int64, strict=False)
+    if whole.null_count() == text.null_count():
+        return whole
+    number = _whole_where_all_are(text.cast(pl.Float64, strict=False))
+    # a float64 cannot hold every int64, so what is spelled as a whole number stays one
+    return whole.zip_with(whole.is_not_null(), number) if number.dtype == pl.Int64 else number
+
+
+def _whole_where_all_are(numbers: pl.Series) -> pl.Series:
+    usable = numbers.is_finite() & (numbers.abs() < 2.0**63)
+    numbers = pl.select(pl.when(usable).then(numbers)).to_series()
+    return numbers.cast(pl.Int64) if (numbers % 1 == 0).all() else numbers
 
 
 def _with_known_items(
@@ -138,9 +140,10 @@ def _note_short_users(raw: RawData, ordered: pl.DataFrame, report: Report) -> No
     )
     short = users.filter(pl.col("count") < MIN_EVALUATED)
     if short.height == users.height:
+        dropped = f" ({report.summary()})" if report.summary() else ""
         raise DataError(
-            f"{raw.interactions_file}: no user has {MIN_EVALUATED} interactions; leave-one-out "
-            "evaluation needs users with one to train on, one to validate and one to test"
+            f"{raw.interactions_file}: no user has {MIN_EVALUATED} interactions; add some: "
+            f"leave-one-out needs one to train on, one to validate and one to test{dropped}"
         )
     places = (
         Place(raw.interactions_file.name, row["line"], f"user {row['user']!r} has {row['count']}")
@@ -164,10 +167,8 @@ def _note_untouched_items(
 
 def _nothing_left(raw: RawData, report: Report) -> str:
     if problem := next(iter(report.dropped("interactions")), None):
-        first = problem.first[0]
         return (
-            f"{raw.interactions_file}:{first.line}: no interactions are left: all "
-            f"{report.read('interactions'):,} rows were dropped, this one because {first.reason}; "
-            "mend the rows"
+            f"{raw.interactions_file}:{problem.first[0].line}: no interactions are left of "
+            f"{report.read('interactions'):,} rows; mend the rows ({report.summary()})"
         )
     return f"{raw.interactions_file}:1: no interactions in the file; write one a row"

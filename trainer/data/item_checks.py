@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +28,14 @@ class CheckedItems:
 
 @dataclass
 class _Kept:
-    ids: dict[str, int] = field(default_factory=dict)  # id to position
-    attributes: list[dict[str, Any]] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
+    """By id, in file order."""
+
+    attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, bytes] = field(default_factory=dict)
+
+
+_NO_ATTRIBUTES = hashlib.sha256(canonical({})).digest()
 
 
 def check_items(raw: RawData, report: Report) -> CheckedItems:
@@ -41,59 +44,68 @@ def check_items(raw: RawData, report: Report) -> CheckedItems:
     Raises:
         DataError: one id has two different sets of attributes, or no item is left.
     """
-    file = raw.items_file
     kept = _Kept()
-    bare: list[int] = []  # lines of items without attributes
     for item in raw.items:
         try:
-            item_id, digest, empty = _checked(item)
+            item_id, digest = _checked(item)
         except ItemError as error:
-            report.drop("items", "refused item", file.name, item.line, str(error))
+            report.drop("items", "refused item", raw.items_file.name, item.line, str(error))
             continue
-        if (position := kept.ids.get(item_id)) is not None:
-            _check_same(raw, item, kept.lines[position], digest == kept.digests[position])
-            reason = f"item {item_id!r} is on line {kept.lines[position]} already"
-            report.drop("items", "duplicate item", file.name, item.line, reason)
+        if item_id in kept.lines:
+            _take_duplicate(raw, kept, item._replace(id=item_id), digest, report)
             continue
-        kept.ids[item_id] = len(kept.ids)
-        kept.attributes.append(item.attributes)
-        kept.lines.append(item.line)
-        kept.digests.append(digest)
-        if empty:
-            bare.append(item.line)
-    if not kept.ids:
+        kept.attributes[item_id] = item.attributes
+        kept.lines[item_id] = item.line
+        kept.digests[item_id] = digest
+    if not kept.lines:
         raise DataError(_nothing_left(raw, report))
-    places = (Place(file.name, line, "no attributes") for line in bare[:FIRST_PLACES])
-    report.note("items", "item without attributes", len(bare), places)
-    return CheckedItems(Catalogue(list(kept.ids), kept.attributes), kept.lines, kept.digests)
+    items = CheckedItems(
+        Catalogue(list(kept.attributes), list(kept.attributes.values())),
+        list(kept.lines.values()),
+        list(kept.digests.values()),
+    )
+    _note_bare(raw, items, report)
+    return items
 
 
-def _checked(item: RawItem) -> tuple[str, bytes, bool]:
-    """Return the id, the digest of the attributes and whether there are none."""
+def _checked(item: RawItem) -> tuple[str, bytes]:
+    """Return the id as text and the digest of the attributes."""
     item_id = item.id
     if isinstance(item_id, int) and not isinstance(item_id, bool):
         item_id = str(item_id)
     if not isinstance(item_id, str):
         shown = json.dumps(item_id, default=str)
         raise ItemError(f"the id is {shown}; it must be text or a whole number")
-    form = canonical(item.attributes)
-    return check_id(item_id), hashlib.sha256(form).digest(), form == b"{}"
+    return check_id(item_id), hashlib.sha256(canonical(item.attributes)).digest()
 
 
-def _check_same(raw: RawData, item: RawItem, first: int, same: bool) -> None:
-    if not same:
-        shown = one_line(repr(str(item.id)))
+def _take_duplicate(
+    raw: RawData, kept: _Kept, item: RawItem, digest: bytes, report: Report
+) -> None:
+    first = kept.lines[item.id]
+    if digest != kept.digests[item.id]:
         raise DataError(
-            f"{raw.items_file}:{item.line}: item {shown} has other attributes than on line {first}; "
-            "keep one of the two"
+            f"{raw.items_file}:{item.line}: item {one_line(repr(item.id))} has other attributes "
+            f"than on line {first}; keep one of the two"
         )
+    reason = f"item {item.id!r} is on line {first} already"
+    report.drop("items", "duplicate item", raw.items_file.name, item.line, reason)
+
+
+def _note_bare(raw: RawData, items: CheckedItems, report: Report) -> None:
+    bare = [
+        line
+        for line, digest in zip(items.lines, items.digests, strict=True)
+        if digest == _NO_ATTRIBUTES
+    ]
+    places = (Place(raw.items_file.name, line, "no attributes") for line in bare[:FIRST_PLACES])
+    report.note("items", "item without attributes", len(bare), places)
 
 
 def _nothing_left(raw: RawData, report: Report) -> str:
-    problems: Iterator[Place] = (p.first[0] for p in report.dropped("items"))
-    if first := next(problems, None):
+    if problem := next(iter(report.dropped("items")), None):
         return (
-            f"{raw.items_file}:{first.line}: no item is left: all {report.read('items'):,} rows "
-            f"were dropped, this one because {first.reason}; mend the rows"
+            f"{raw.items_file}:{problem.first[0].line}: no item is left of "
+            f"{report.read('items'):,} rows; mend the rows ({report.summary()})"
         )
     return f"{raw.items_file}:1: no items in the file; write one a row"

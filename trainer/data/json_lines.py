@@ -9,7 +9,7 @@ import polars as pl
 
 from llmemb.errors import DataError
 from trainer.data.lines import line_frames, numbered_lines
-from trainer.data.report import Report
+from trainer.data.report import Report, one_line
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _check_keys(path: Path, names: list[str]) -> None:
 
 
 def _no_key(path: Path, line: int, keys: list[str], lacking: str) -> str:
-    found = ", ".join(keys) or "none"
+    found = one_line(", ".join(keys) or "none")
     return (
         f"{path}:{line}: no {lacking} in any row; the keys found are {found}; rename the right one"
     )

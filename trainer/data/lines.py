@@ -17,18 +17,15 @@ def blocks(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the file in blocks of whole lines, each with the number of its first line.
 
     Raises:
-        DataError: the file cannot be opened or is not UTF-8.
+        DataError: the file is not UTF-8.
     """
     line, offset = 1, 0
-    try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES) + file.readline():
-                text = _decode(path, block, line, offset)
-                yield line, text.removeprefix("\ufeff") if offset == 0 else text
-                line += block.count(b"\n")
-                offset += len(block)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES) + file.readline():
+            text = _decode(path, block, line, offset)
+            yield line, text.removeprefix("\ufeff") if offset == 0 else text
+            line += block.count(b"\n")
+            offset += len(block)
 
 
 def _decode(path: Path, block: bytes, line: int, offset: int) -> str:
@@ -77,8 +74,11 @@ def split_fields(
 
     Args:
         frame: what :func:`line_frames` yields.
+        separator: between two fields; there is no quoting.
         header: names of all the fields of a line.
+        columns: the fields to pick and what to call them.
         file: name of the file, for the report.
+        report: takes the lines that are dropped.
     """
     names = [str(i) for i in range(len(header) + 1)]  # the last one is of a field too many
     fields = pl.col("text").str.split_exact(separator, len(header)).struct.rename_fields(names)

@@ -12,16 +12,19 @@ from trainer.data.csv_tables import csv_header, csv_interactions, csv_rows
 from trainer.data.lines import line_frames, split_fields
 from trainer.data.raw import RawData, RawItem
 from trainer.data.recbole import read_recbole
-from trainer.data.report import Place, Report
+from trainer.data.report import Place, Report, one_line
 
 LAYOUTS = (
     "u.data and u.item (100K), ratings.dat and movies.dat (1M, 10M), "
     "ratings.csv and movies.csv (20M and later) or ml-*.inter and ml-*.item (RecBole)"
 )
-GENRES = (
-    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy "
-    "Film-Noir Horror Musical Mystery Romance Sci-Fi Thriller War Western"
-).split()  # the order of the flags in u.item
+# fmt: off
+GENRES = [  # in the order of the flags in u.item
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
+    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
+    "Thriller", "War", "Western",
+]
+# fmt: on
 NO_GENRE = ("unknown", "(no genres listed)")
 
 _YEAR = re.compile(r"\s*\(([0-9]{4})\)(?:\s*\((?:V|TV|VG)\))?\s*$")  # (V) marks a video release
@@ -58,6 +61,7 @@ def film(title: str, genres: list[str], year: str = "") -> dict[str, Any]:
 
     Args:
         title: with the year in brackets behind it, or without.
+        genres: as MovieLens names them.
         year: used where the title has none; anything but four digits is left out.
 
     >>> film("Butcher Boy, The (1998)", ["Drama"])
@@ -116,7 +120,7 @@ def _check_header(path: Path, expected: list[str]) -> None:
     line, header = csv_header(path)
     if header != expected:
         raise DataError(
-            f"{path}:{line}: the columns are {', '.join(header)}; MovieLens has "
+            f"{path}:{line}: the columns are {one_line(', '.join(header))}; MovieLens has "
             f"{', '.join(expected)}; use the source `files` for a layout of your own"
         )
 

@@ -6,32 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from llmemb.errors import DataError
+from trainer.data.raw import check_columns
 from trainer.data.report import one_line
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise DataError(
-            f"{path}: not a Parquet file that can be read ({one_line(str(error))}); write it again"
-        ) from error
 
 
 def parquet_items(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield each row, nulls left out.
 
     Raises:
-        DataError: the file is not Parquet or has no usable column ``id``.
+        DataError: the file is not Parquet or has no column ``id``.
     """
-    with _reading(path):
-        frame = pl.read_parquet(path)
-    frame = frame.with_columns(_text_id(path, frame.schema, "id"))
-    for number, row in enumerate(frame.iter_rows(named=True), 1):
+    for number, row in enumerate(_rows(path), 1):
         yield number, {name: value for name, value in row.items() if value is not None}
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with _reading(path), pq.ParquetFile(path) as file:
+        check_columns(str(path), file.schema_arrow.names, ["id"])
+        for batch in file.iter_batches():
+            batch.validate(full=True)
+            yield from batch.to_pylist()
 
 
 def parquet_interactions(path: Path) -> Iterator[pl.DataFrame]:
@@ -40,32 +38,42 @@ def parquet_interactions(path: Path) -> Iterator[pl.DataFrame]:
     Raises:
         DataError: the file is not Parquet, lacks a column or has one of an unusable type.
     """
-    with _reading(path):
-        schema = pl.read_parquet_schema(path)
-    columns = [_text_id(path, schema, "user"), _text_id(path, schema, "item")]
-    columns.append(_timestamp(path, schema))
-    with _reading(path):
-        frame = pl.read_parquet(path, columns=[c for c in schema if c in _INTERACTION_COLUMNS])
-    yield frame.select(columns).with_row_index("line", offset=1)
+    with _reading(path), pq.ParquetFile(path) as file:
+        there = file.schema_arrow.names
+        check_columns(str(path), there, ["user", "item"])
+        columns = [name for name in ("user", "item", "timestamp") if name in there]
+        table = file.read(columns=columns)
+        table.validate(full=True)  # polars takes it on trust that text is UTF-8
+        frame = pl.DataFrame({name: pl.Series(name, table[name]) for name in columns})
+    yield frame.select(
+        _text_id(path, frame, "user"), _text_id(path, frame, "item"), _timestamp(path, frame)
+    ).with_row_index("line", offset=1)
 
 
-_INTERACTION_COLUMNS = ("user", "item", "timestamp")
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    # pyarrow rather than polars, which panics, with a trace on the terminal, over a damaged file
+    try:
+        yield
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: not a Parquet file that can be read ({one_line(str(error))}); write it again"
+        ) from error
 
 
-def _text_id(path: Path, schema: Any, name: str) -> pl.Expr:
-    if name not in schema:
-        found = ", ".join(schema)
-        raise DataError(f"{path}: no column {name}; the columns are {found}; rename the right one")
-    kind = schema[name]
+def _text_id(path: Path, frame: pl.DataFrame, name: str) -> pl.Expr:
+    kind = frame.schema[name]
     if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
-        raise DataError(f"{path}: column {name} is {kind}; write it as text or whole numbers")
+        shown = one_line(str(kind))
+        raise DataError(f"{path}: column {name} is {shown}; write it as text or whole numbers")
     return pl.col(name).cast(pl.String)
 
 
-def _timestamp(path: Path, schema: Any) -> pl.Expr:
-    if "timestamp" not in schema:
+def _timestamp(path: Path, frame: pl.DataFrame) -> pl.Expr:
+    if "timestamp" not in frame.columns:
         return pl.lit(None, pl.String).alias("timestamp")
-    kind = schema["timestamp"]
+    kind = frame.schema["timestamp"]
     if not (kind.is_numeric() or kind in (pl.String, pl.Datetime, pl.Date, pl.Null)):
-        raise DataError(f"{path}: column timestamp is {kind}; write it as numbers or dates")
+        shown = one_line(str(kind))
+        raise DataError(f"{path}: column timestamp is {shown}; write it as numbers or dates")
     return pl.col("timestamp")

@@ -53,9 +53,10 @@ def prepare(
         raise DataError(f"{raw} is not a folder; name the one that holds the raw files")
     _check_target(raw, out)
     report = Report()
-    data = SOURCES[source](raw, report)
-    items = check_items(data, report)
-    interactions = check_interactions(data, items, report)
+    with _reading(raw):
+        data = SOURCES[source](raw, report)
+        items = check_items(data, report)
+        interactions = check_interactions(data, items, report)
     report.kept = {
         "items": len(items.catalogue),
         "users": interactions["user"].n_unique(),
@@ -109,13 +110,11 @@ def _check_target(raw: Path, out: Path) -> None:
 
 
 def _check_nothing_dropped(raw: Path, report: Report) -> None:
-    problems = [*report.dropped("items"), *report.dropped("interactions")]
-    if problems:
+    if problems := [*report.dropped("items"), *report.dropped("interactions")]:
         first = problems[0].first[0]
-        counts = ", ".join(f"{problem.count:,} {problem.kind}" for problem in problems)
         raise DataError(
             f"{raw / first.file}:{first.line}: {first.reason}; mend the rows that cannot be used "
-            f"({counts}) or run without --strict"
+            f"or run without --strict ({report.summary()})"
         )
 
 
@@ -131,9 +130,21 @@ def _write(
 
 
 @contextmanager
+def _reading(raw: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        name, reason = error.filename or raw, error.strerror or error
+        raise DataError(f"{name} cannot be read: {reason}; see to it and run again") from error
+
+
+@contextmanager
 def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{out} cannot be written: {reason}; nothing was left there") from error
+        raise DataError(
+            f"{out} cannot be written: {reason}; it is as it was before; make room there or choose "
+            "another --out"
+        ) from error

@@ -3,7 +3,7 @@
 A reader knows one source's files and columns; what makes a row bad is decided by the checks.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from llmemb.errors import DataError
-from trainer.data.report import Report
+from trainer.data.report import Report, one_line
 
 
 class RawItem(NamedTuple):
@@ -61,3 +61,16 @@ def find_file(folder: Path, names: list[str], layouts: str) -> Path:
         there = " and ".join(file.name for file in found)
         raise DataError(f"{folder}: {there} are both there; keep the one to read, move the other")
     return found[0]
+
+
+def check_columns(where: str, found: Sequence[str], needed: list[str]) -> None:
+    """Check that the columns found include those needed.
+
+    Raises:
+        DataError: one is missing; ``where`` opens the message.
+    """
+    if missing := [name for name in needed if name not in found]:
+        raise DataError(
+            f"{where}: no column {' and no column '.join(missing)}; the columns are "
+            f"{one_line(', '.join(found))}; rename the right one"
+        )

@@ -8,8 +8,8 @@ import polars as pl
 
 from llmemb.errors import DataError
 from trainer.data.lines import line_frames, numbered_lines, split_fields
-from trainer.data.raw import RawData, RawItem
-from trainer.data.report import Report
+from trainer.data.raw import RawData, RawItem, check_columns
+from trainer.data.report import Report, one_line
 
 LAYOUT = "NAME.inter (user_id, item_id, optionally timestamp) beside NAME.item (item_id)"
 TEXT_NAMES = ("title", "name", "description")
@@ -51,20 +51,16 @@ def _interactions_file(raw: Path) -> Path:
 def _header(path: Path, needed: list[str]) -> tuple[int, dict[str, str]]:
     """Return the header's line and the type of each column by its name."""
     line, text = next(numbered_lines(path), (1, ""))
-    columns = [column.rpartition(":") for column in text.split("\t")]
-    types = {name: kind for name, _, kind in columns}
-    if wrong := [kind for kind in types.values() if kind not in _PARSERS]:
+    columns = text.split("\t")
+    types = {name: kind for name, _, kind in (column.rpartition(":") for column in columns)}
+    if wrong := [c for c in columns if c.rpartition(":")[2] not in _PARSERS or c[0] == ":"]:
         raise DataError(
-            f"{path}:{line}: {wrong[0]!r} is not a type of atomic files; write each column of the "
-            f"header as name:type with a type of {', '.join(_PARSERS)}"
+            f"{path}:{line}: {one_line(repr(wrong[0]))} is not a column of atomic files; write the header as "
+            f"name:type with a type of {', '.join(_PARSERS)}"
         )
     if len(types) != len(columns):
         raise DataError(f"{path}:{line}: a column is there twice; rename one")
-    if missing := [name for name in needed if name not in types]:
-        raise DataError(
-            f"{path}:{line}: no column {' and no column '.join(missing)}; the columns are "
-            f"{', '.join(types)}; rename the right one"
-        )
+    check_columns(f"{path}:{line}", list(types), needed)
     return line, types
 
 

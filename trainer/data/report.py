@@ -16,8 +16,9 @@ REASON_CHARS = 200  # an id or an attribute name inside a reason can be a megaby
 
 
 def one_line(text: str, limit: int = REASON_CHARS) -> str:
-    """Return the text on one line, cut to ``limit`` characters."""
-    line = " ".join(text[: 4 * limit].split())
+    """Return the text on one line, cut to ``limit`` characters, fit for a terminal and for JSON."""
+    words = " ".join(text[: 4 * limit].split())
+    line = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in words)
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -82,10 +83,8 @@ class Report:
     ) -> pl.DataFrame:
         """Return the frame without its bad rows, which are counted.
 
-        Args:
-            frame: has a column ``line``.
-            bad: boolean, one a row.
-            reason: what to say of a bad row, given as a mapping.
+        ``frame`` has a column ``line``, ``bad`` is boolean with one value a row, and ``reason``
+        says what is wrong with a row, given as a mapping.
         """
         if not bad.any():
             return frame
@@ -105,6 +104,14 @@ class Report:
     def dropped(self, rows: Rows) -> list[Problem]:
         """Return the problems for which such rows were left out."""
         return [p for p in self.problems.values() if p.dropped and p.rows == rows]
+
+    def summary(self) -> str:
+        """Return what was dropped in a few words, with the first place; empty if nothing was."""
+        problems = [*self.dropped("items"), *self.dropped("interactions")]
+        if not problems:
+            return ""
+        counts = ", ".join(f"{problem.count:,} {problem.kind}" for problem in problems)
+        return f"dropped: {counts}; the first is {problems[0].first[0]}"
 
     def read(self, rows: Rows) -> int:
         """Return how many such rows the raw files hold: those kept and those dropped."""
@@ -128,7 +135,8 @@ class Report:
     def render(self) -> Group:
         """Return the report for a terminal."""
         sizes = Table("", *self.kept, title="prepared", title_justify="left")
-        sizes.add_row("read", *(self._read_cell(name) for name in self.kept))
+        read = {"items": self.read("items"), "interactions": self.read("interactions")}
+        sizes.add_row("read", *(f"{read[name]:,}" if name in read else "" for name in self.kept))
         sizes.add_row("kept", *(f"{count:,}" for count in self.kept.values()))
         if not self.problems:
             return Group(sizes, Text("No row had a problem."))
@@ -139,9 +147,6 @@ class Report:
             first = Text("\n".join(str(place) for place in problem.first))
             problems.add_row(problem.rows, problem.kind, f"{problem.count:,}", verdict, first)
         return Group(sizes, problems)
-
-    def _read_cell(self, name: str) -> str:
-        return f"{self.read(name):,}" if name in ("items", "interactions") else ""
 
     def _add(
         self, rows: Rows, kind: str, dropped: bool, count: int, first: Iterable[Place]
