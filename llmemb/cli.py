@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 import llmemb
 from llmemb.errors import LLMEmbError
@@ -31,7 +32,8 @@ def main() -> None:
     try:
         app()
     except LLMEmbError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {error}", markup=True)
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(1)
 
 

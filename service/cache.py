@@ -5,12 +5,13 @@ A cache and no more: whatever goes wrong with it, the answer is a miss.
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from service.llm_vector import LLMVector, pack, unpack
-from service.store import Store, StoreAway
+from service.store import Store, StoreAwayError
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +34,12 @@ class VectorCache:
         """
         names = [self._prefix + key for key in keys]
 
-        async def mget(client: Redis) -> list[bytes | None]:
+        async def mget(client: Redis) -> list[Any]:
             return list(await client.mget(names))
 
         try:
             values = await self._store.run(mget)
-        except (StoreAway, ResponseError):
+        except (StoreAwayError, ResponseError):
             return {}
         found = {}
         for key, name, data in zip(keys, names, values, strict=True):
@@ -58,7 +59,7 @@ class VectorCache:
 
         try:
             await self._store.run(set_all)
-        except StoreAway:
+        except StoreAwayError:
             return
         except ResponseError as error:
             if not self._refused:  # once, not for every request that it happens to

@@ -3,7 +3,7 @@
 from llmemb.errors import LLMEmbError
 
 
-class InvalidField(LLMEmbError):
+class InvalidFieldError(LLMEmbError):
     """A field of the request cannot be used.
 
     Attributes:
@@ -17,7 +17,7 @@ class InvalidField(LLMEmbError):
         super().__init__(f"{field}: {reason}")
 
 
-class Overloaded(LLMEmbError):
+class OverloadedError(LLMEmbError):
     """More work is waiting than the settings allow; ``retry_after`` is in whole seconds."""
 
     def __init__(self, reason: str, retry_after: int) -> None:
@@ -25,7 +25,7 @@ class Overloaded(LLMEmbError):
         super().__init__(reason)
 
 
-class Unavailable(LLMEmbError):
+class UnavailableError(LLMEmbError):
     """The service cannot answer now and will soon; ``retry_after`` is in whole seconds."""
 
     def __init__(self, reason: str, retry_after: int = 1) -> None:

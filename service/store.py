@@ -26,7 +26,7 @@ T = TypeVar("T")
 _FAILURES = (RedisError, OSError, TimeoutError)
 
 
-class StoreAway(Exception):
+class StoreAwayError(Exception):
     """Redis does not answer now."""
 
 
@@ -94,11 +94,11 @@ class Store:
         and its reply, a connection would hand that reply to whoever uses it next.
 
         Raises:
-            StoreAway: the server is away, or went away during the command.
+            StoreAwayError: the server is away, or went away during the command.
             redis.exceptions.ResponseError: the server refused the command.
         """
         if not self._up:
-            raise StoreAway
+            raise StoreAwayError
         call = asyncio.create_task(self._call(command))
         self._calls.add(call)
         call.add_done_callback(self._settle)
@@ -107,7 +107,7 @@ class Store:
     async def _call(self, command: Callable[[Redis], Awaitable[T]]) -> T:
         async with self._slots:
             if not self._up:
-                raise StoreAway
+                raise StoreAwayError
             try:
                 async with asyncio.timeout(self._timeout):
                     return await command(self._client)
@@ -115,7 +115,7 @@ class Store:
                 raise
             except _FAILURES as error:
                 self._lost(error)
-                raise StoreAway from error
+                raise StoreAwayError from error
 
     def _settle(self, call: asyncio.Task[T]) -> None:
         self._calls.discard(call)

@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import IO
@@ -37,7 +38,9 @@ class EmbeddedValkey:
         self._maxmemory = maxmemory
         self._lock: IO[bytes] | None = None
         self._server: ValkeyServer | None = None
+        self._data_dir = self._state_dir / "valkey"
         self._socket = self._state_dir / "valkey.sock"
+        self._changing = threading.Lock()  # a stop may come while a probe's thread starts it again
 
     @property
     def url(self) -> str:
@@ -74,20 +77,12 @@ class EmbeddedValkey:
             ) from None
         try:
             self._end_orphan()
-            self._server = ValkeyServer(
-                port=0,  # no TCP
-                data_dir=self._state_dir / "valkey",
-                persist=True,
-                unix_socket_path=self._socket,
-                config={
-                    "appendonly": "yes",
-                    "appendfsync": "everysec",
-                    "maxmemory": self._maxmemory,
-                    "maxmemory-policy": "volatile-lru",  # only what has a lifetime, so only the cache
-                    "loglevel": "warning",
-                },
-            )
-            self._start_server(self._server)
+            with self._changing:
+                self._server = self._new_server()
+                self._server.start(START_SECONDS)
+        except (ValkeyServerError, OSError) as error:
+            self._release()
+            raise self._not_started(error) from error
         except BaseException:
             self._release()
             raise
@@ -98,27 +93,45 @@ class EmbeddedValkey:
         Raises:
             SettingsError: it does not start.
         """
-        if self._server is not None and not _listens(self._socket):
+        with self._changing:
+            if self._server is None or _listens(self._socket):
+                return
             self._server.terminate()
-            self._start_server(self._server)
+            try:
+                self._server.start(START_SECONDS)
+            except (ValkeyServerError, OSError) as error:
+                raise self._not_started(error) from error
 
     def stop(self) -> None:
         """Stop the server, which first writes what it holds, and free the state directory."""
-        server, self._server = self._server, None
-        if server is not None:
-            with contextlib.suppress(ValkeyServerError):
-                server.stop(STOP_SECONDS)
+        with self._changing:
+            server, self._server = self._server, None
+            if server is not None:
+                with contextlib.suppress(ValkeyServerError):
+                    server.stop(STOP_SECONDS)
         self._release()
 
-    def _start_server(self, server: ValkeyServer) -> None:
-        try:
-            server.start(START_SECONDS)
-        except (ValkeyServerError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise SettingsError(
-                f"the embedded Valkey does not start ({reason}); see {server.log_path}, "
-                f"or use a Redis with LLMEMB_REDIS_URL"
-            ) from error
+    def _new_server(self) -> ValkeyServer:
+        return ValkeyServer(
+            port=0,  # no TCP
+            data_dir=self._data_dir,
+            persist=True,
+            unix_socket_path=self._socket,
+            config={
+                "appendonly": "yes",
+                "appendfsync": "everysec",
+                "maxmemory": self._maxmemory,
+                "maxmemory-policy": "volatile-lru",  # only what has a lifetime, so only the cache
+                "loglevel": "warning",
+            },
+        )
+
+    def _not_started(self, error: Exception) -> SettingsError:
+        reason = str(error).splitlines()[0]
+        return SettingsError(
+            f"the embedded Valkey does not start ({reason}); its log is in {self._data_dir}. "
+            f"A Redis elsewhere is named with LLMEMB_REDIS_URL"
+        )
 
     def _end_orphan(self) -> None:
         """End a server whose service was killed: we hold the lock, so it is nobody else's."""

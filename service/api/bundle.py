@@ -1,0 +1,34 @@
+"""The bundle that is served."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from llmemb.bundle import Manifest
+from service.api.deps import ServingDep
+from service.problems import responses
+
+router = APIRouter(tags=["operations"])
+
+
+class Hardware(BaseModel):
+    """What the model runs on."""
+
+    device: str = Field(examples=["cpu"])
+    dtype: str = Field(examples=["bfloat16"])
+    threads: int = Field(description="CPU threads of the model.")
+
+
+class BundleAnswer(BaseModel):
+    """A bundle's manifest, and what it runs on."""
+
+    manifest: Manifest
+    serving: Hardware
+
+
+@router.get("/bundle", summary="What is served?", responses=responses(503))
+async def bundle(serving: ServingDep) -> BundleAnswer:
+    """Return the manifest: the base model, the prompt, the training data's facts and the metrics."""
+    return BundleAnswer(
+        manifest=serving.bundle.manifest,
+        serving=Hardware(device=serving.device, dtype=serving.dtype, threads=serving.threads),
+    )

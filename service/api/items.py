@@ -1,0 +1,231 @@
+"""Items: their vectors, what the catalogue knows of them, and what is similar to them."""
+
+import asyncio
+import base64
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, HTTPException
+from fastapi import Body as FromBody
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from service.api.deps import ServingDep, check_at_most
+from service.api.schemas import HEAT, RONIN, Body, ColdItem, Count, ItemId
+from service.index import unit_length
+from service.problems import responses
+from service.serving import Serving
+
+router = APIRouter(prefix="/items", tags=["items"])
+
+BUSY = (413, 429, 503)  # what a request that needs the model may be answered
+
+
+class ItemToEmbed(ColdItem):
+    """An item to embed."""
+
+    id: ItemId | None = Field(default=None, description="Comes back in the answer; nothing else.")
+
+
+class EmbedRequest(Body):
+    """Items to embed."""
+
+    items: list[ItemToEmbed] = Field(
+        min_length=1, description="At most `LLMEMB_MAX_ITEMS` (256 by default)."
+    )
+    space: Literal["srs", "llm"] = Field(
+        default="srs",
+        description="`srs`: item vectors that the recommender scores; `llm`: the LLM's own vectors.",
+    )
+    encoding_format: Literal["float", "base64"] = Field(
+        default="float", description="`base64`: the vector's little-endian float32 bytes."
+    )
+
+
+class Embedding(BaseModel):
+    """One item's vector."""
+
+    index: int = Field(description="Place of the item in the request.")
+    id: str | None
+    embedding: list[float] | str
+    tokens: int = Field(description="Length of the item's prompt.")
+    truncated: bool = Field(description="Whether the prompt was too long and its end was cut off.")
+    cached: bool
+
+
+class Usage(BaseModel):
+    """Tokens of all items together."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbedAnswer(BaseModel):
+    """Vectors, in the order of the request."""
+
+    bundle: str
+    dimensions: int
+    data: list[Embedding]
+    usage: Usage
+
+
+class ItemAnswer(BaseModel):
+    """What the catalogue knows of an item."""
+
+    id: str
+    attributes: dict[str, Any] = Field(examples=[HEAT])
+    popularity: int = Field(description="Interactions with it in the training data.")
+
+
+class SimilarItem(BaseModel):
+    """A neighbour of an item."""
+
+    id: str
+    score: float = Field(description="Cosine similarity of the item vectors.")
+    attributes: dict[str, Any]
+
+
+class SimilarAnswer(BaseModel):
+    """The nearest items, nearest first."""
+
+    bundle: str
+    items: list[SimilarItem]
+
+
+class SimilarRequest(ColdItem):
+    """An item given by its attributes, to find items like it."""
+
+    k: Count = 10
+
+
+@router.post("/embed", summary="Embed items from their attributes", responses=responses(*BUSY))
+async def embed(
+    serving: ServingDep,
+    request: Annotated[
+        EmbedRequest,
+        FromBody(
+            openapi_examples={
+                "films": {
+                    "summary": "Two films",
+                    "value": {
+                        "items": [{"id": "heat-1995", "attributes": HEAT}, {"attributes": RONIN}]
+                    },
+                },
+                "compact": {
+                    "summary": "The LLM's own vector, as base64",
+                    "value": {
+                        "items": [{"attributes": HEAT}],
+                        "space": "llm",
+                        "encoding_format": "base64",
+                    },
+                },
+            }
+        ),
+    ],
+) -> EmbedAnswer:
+    """Return the vector of each item, from the cache where it is known and from the LLM where not.
+
+    Key order, empty values and Unicode spelling of the attributes do not matter. The same attributes
+    give the same vector, whatever else is in the request.
+    """
+    check_at_most(serving.settings.max_items, len(request.items), "items")
+    prepared = [
+        serving.embedder.prepare(item.attributes, f"items.{i}.attributes")
+        for i, item in enumerate(request.items)
+    ]
+    embedded = await serving.embedder.embed(prepared)
+    if request.space == "srs":
+        vectors = await serving.embedder.adapt(embedded)
+    else:
+        vectors = np.stack([item.llm.values for item in embedded]).astype(np.float32)
+    tokens = sum(item.llm.tokens for item in embedded)
+    return EmbedAnswer(
+        bundle=serving.bundle.manifest.bundle,
+        dimensions=vectors.shape[1],
+        data=[
+            Embedding(
+                index=i,
+                id=asked.id,
+                embedding=_encoded(vector, request.encoding_format),
+                tokens=item.llm.tokens,
+                truncated=item.llm.truncated,
+                cached=item.cached,
+            )
+            for i, (asked, item, vector) in enumerate(
+                zip(request.items, embedded, vectors, strict=True)
+            )
+        ],
+        usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
+    )
+
+
+@router.post(
+    "/similar", summary="Find items like one given by its attributes", responses=responses(*BUSY)
+)
+async def similar_to_attributes(
+    serving: ServingDep,
+    request: Annotated[
+        SimilarRequest,
+        FromBody(openapi_examples={"film": {"value": {"attributes": RONIN, "k": 5}}}),
+    ],
+) -> SimilarAnswer:
+    """Return the items of the catalogue whose vectors point the same way."""
+    check_at_most(serving.settings.max_k, request.k, "k")
+    item = serving.embedder.prepare(request.attributes, "attributes")
+    vectors = await serving.embedder.adapt(await serving.embedder.embed([item]))
+    return await _similar(serving, vectors[0], request.k, excluded=())
+
+
+# Before the route of the item itself: an id may hold slashes, and would swallow the end of this path.
+@router.get(
+    "/{item_id:path}/similar",
+    summary="Find items like one of the catalogue",
+    responses=responses(404, 503),
+)
+async def similar_to_item(serving: ServingDep, item_id: str, k: Count = 10) -> SimilarAnswer:
+    """Return the items whose vectors point the same way, the item itself left out."""
+    check_at_most(serving.settings.max_k, k, "k")
+    position = _position(serving, item_id)
+    vector = serving.bundle.item_vectors[position]
+    return await _similar(serving, vector, k, excluded=(position,))
+
+
+@router.get("/{item_id:path}", summary="Look an item up", responses=responses(404, 503))
+async def item(serving: ServingDep, item_id: str) -> ItemAnswer:
+    """Return an item's attributes and its popularity."""
+    position = _position(serving, item_id)
+    return ItemAnswer(
+        id=item_id,
+        attributes=serving.bundle.catalogue.attributes[position],
+        popularity=int(serving.bundle.popularity[position]),
+    )
+
+
+def _position(serving: Serving, item_id: str) -> int:
+    position = serving.bundle.catalogue.index.get(item_id)
+    if position is None:
+        raise HTTPException(404, f"there is no item {item_id!r}")
+    return position
+
+
+async def _similar(
+    serving: Serving, vector: NDArray[np.float32], k: int, excluded: tuple[int, ...]
+) -> SimilarAnswer:
+    found = await asyncio.to_thread(serving.similar.search, unit_length(vector), k, excluded)
+    catalogue = serving.bundle.catalogue
+    return SimilarAnswer(
+        bundle=serving.bundle.manifest.bundle,
+        items=[
+            SimilarItem(id=catalogue.ids[i], score=score, attributes=catalogue.attributes[i])
+            for i, score in found
+        ],
+    )
+
+
+def _encoded(
+    vector: NDArray[np.float32], encoding: Literal["float", "base64"]
+) -> list[float] | str:
+    if encoding == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    values: list[float] = vector.tolist()
+    return values

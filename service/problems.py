@@ -1,0 +1,150 @@
+"""Errors as RFC 9457 problem details: what each kind of error answers, and how OpenAPI tells of it."""
+
+import json
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from service.errors import InvalidFieldError, OverloadedError, UnavailableError
+
+MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 20  # named in one answer; a bad body may hold thousands
+
+_ANSWERED = (
+    RequestValidationError,
+    InvalidFieldError,
+    OverloadedError,
+    UnavailableError,
+    HTTPException,
+)
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field of a request."""
+
+    field: str = Field(examples=["items.0.attributes.title"])
+    reason: str = Field(examples=["nan is not a number that JSON can hold"])
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str = Field(default="about:blank", description="`title` and `status` say the kind.")
+    title: str = Field(examples=["Unprocessable Content"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["items.0.attributes.title: nan is not a number"])
+    errors: list[FieldProblem] | None = Field(
+        default=None, description="The fields to blame, where there are any."
+    )
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    errors: Sequence[FieldProblem] = (),
+    retry_after: int | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """Return a problem as a response; ``retry_after`` is in seconds."""
+    content = Problem(
+        title=_title(status), status=status, detail=detail, errors=list(errors) or None
+    ).model_dump(exclude_none=True)
+    headers = {**(headers or {})}
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
+    # ASCII: a message may quote text from the request that is not valid Unicode.
+    body = json.dumps(content, ensure_ascii=True).encode()
+    return Response(body, status, headers, MEDIA_TYPE)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what a route's ``responses`` says of these errors, and of 422 and 500."""
+    meanings = {
+        404: "There is no such item.",
+        413: "The body is larger than `LLMEMB_MAX_BODY_BYTES`.",
+        422: "The request cannot be used; `errors` names the fields.",
+        429: "Too much work is waiting; come back after `Retry-After` seconds.",
+        500: "A bug; the log has its traceback.",
+        503: "Not ready; come back after `Retry-After` seconds.",
+    }
+    return {
+        status: {"model": Problem, "description": meanings[status]}
+        for status in sorted({*statuses, 422, 500})
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Make an application answer every error as a problem, and say so in its OpenAPI document."""
+    for kind in (*_ANSWERED, Exception):
+        app.add_exception_handler(kind, _answer)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+
+
+def _title(status: int) -> str:
+    # Spelt as RFC 9110 does; Python's own names for these two are of its predecessor.
+    later = {413: "Content Too Large", 422: "Unprocessable Content"}
+    return later.get(status) or HTTPStatus(status).phrase
+
+
+async def _answer(_: Request, error: Exception) -> Response:
+    match error:
+        case RequestValidationError():
+            errors = [
+                FieldProblem(field=_field(found["loc"]), reason=_reason(found))
+                for found in error.errors()[:MAX_ERRORS]
+            ]
+            return problem(422, f"{errors[0].field}: {errors[0].reason}", errors=errors)
+        case InvalidFieldError():
+            errors = [FieldProblem(field=error.field, reason=error.reason)]
+            return problem(422, str(error), errors=errors)
+        case OverloadedError():
+            return problem(429, str(error), retry_after=error.retry_after)
+        case UnavailableError():
+            return problem(503, str(error), retry_after=error.retry_after)
+        case HTTPException():
+            headers = dict(error.headers) if error.headers else None
+            return problem(error.status_code, str(error.detail), headers=headers)
+        case _:
+            # Starlette raises the error again behind this answer, and the server logs its traceback.
+            return problem(500, "the service failed on this request; its log says how")
+
+
+def _field(location: Sequence[str | int]) -> str:
+    """Return the path to a field; ``body`` or ``query`` before it, and ``<variant>`` in it, go."""
+    inner = [str(part) for part in location[1:]]
+    named = [part for part in inner if not (part.startswith("<") and part.endswith(">"))]
+    return ".".join(named) or str(location[0])
+
+
+def _reason(found: dict[str, Any]) -> str:
+    if found["type"] == "json_invalid":
+        return f"not JSON: {found['ctx']['error']}"
+    return str(found["msg"])
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document with problems under their own media type."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=app.description,
+            tags=app.openapi_tags,
+            routes=app.routes,
+        )
+        for path in document["paths"].values():
+            for operation in path.values():
+                for status, response in operation["responses"].items():
+                    if int(status) >= 400:
+                        response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}
+        app.openapi_schema = document
+    return app.openapi_schema

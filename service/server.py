@@ -1,0 +1,82 @@
+"""The process around the application: the port, signals, logging, and the server's life."""
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+import warnings
+
+import uvicorn
+
+from llmemb.errors import SettingsError
+from service.settings import Settings
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; requests wait in it until the service is ready.
+
+    Raises:
+        SettingsError: the port is in use, or the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = f"port {port} on {host} is in use; choose another with --port"
+        else:
+            reason = f"cannot listen on {host}, port {port}: {error.strerror}"
+        raise SettingsError(reason) from error
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish the requests in progress and return.
+
+    Raises:
+        LLMEmbError: the port, the bundle, the base model or the state directory cannot be used.
+    """
+    with listen(settings.host, settings.port) as listener:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        # Libraries telling each other what will change is nothing that an operator can act on.
+        warnings.simplefilter("ignore", FutureWarning)
+        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGINT, _end)
+        asyncio.run(_serve(settings, listener))
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    # Here and not above: a port in use is told at once, not after seconds of importing PyTorch.
+    from transformers.utils import logging as transformers_logging
+
+    from service.app import create_app
+
+    transformers_logging.disable_progress_bar()
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+    )
+    server = uvicorn.Server(config)
+    # The lifespan is entered here, not by uvicorn, which would log its errors as tracebacks.
+    async with app.router.lifespan_context(app):
+
+        def end_gently(*_: object) -> None:
+            server.should_exit = True
+
+        # uvicorn raises the signal that ended it once more: this time it must end nothing.
+        signal.signal(signal.SIGTERM, end_gently)
+        signal.signal(signal.SIGINT, end_gently)
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"LLMEmb serves {settings.bundle} at http://{shown}:{port}/docs", flush=True)
+        await server.serve(sockets=[listener])
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(0)

