@@ -4,6 +4,7 @@
 never occur in training out of the average; ``sampled100`` ranks the target among 100 negatives.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,39 +43,47 @@ class Ranks:
     recommended: NDArray[np.bool_]
 
 
-@torch.inference_mode()
-def ranks(backbone: Backbone, table: Tensor, split: LeaveOneOut, part: str) -> Ranks:
-    """Rank the targets of ``part`` (``validation`` or ``test``) by a backbone over an item table."""
+Scorer = Callable[[list[NDArray[np.int32]]], Tensor]
+"""Histories, oldest first, to the scores of every item: float ``[users, items]``."""
+
+
+def backbone_scorer(backbone: Backbone, table: Tensor) -> Scorer:
+    """Return the scorer of a backbone over item vectors, float ``[items, width]``."""
 
     def scores(histories: list[NDArray[np.int32]]) -> Tensor:
         items, lengths = pad_sequences(histories, backbone.settings.max_length)
         return backbone.user_vectors(table[items], lengths) @ table.T
 
-    return _ranks(scores, split, part)
+    return scores
 
 
-def popularity_ranks(split: LeaveOneOut, part: str) -> Ranks:
-    """Rank the targets by popularity alone, the baseline without a model."""
+def popularity_scorer(split: LeaveOneOut) -> Scorer:
+    """Return the scorer that knows nothing but training popularity: the baseline without a model."""
     popularity = torch.from_numpy(split.popularity).float()
-    return _ranks(lambda histories: popularity.repeat(len(histories), 1), split, part)
+    return lambda histories: popularity.repeat(len(histories), 1)
 
 
-def _ranks(scores_of: Any, split: LeaveOneOut, part: str) -> Ranks:
-    targets = torch.from_numpy(split.targets(part).astype(np.int64))
-    histories = split.histories(part)
+@torch.inference_mode()
+def full_ranks(scorer: Scorer, split: LeaveOneOut, part: str) -> NDArray[np.int64]:
+    """Rank the targets of ``part`` (``validation`` or ``test``) among all items; int64 ``[users]``."""
+    return torch.cat(
+        [target_ranks(scores, target) for _, target, scores in _scored(scorer, split, part)]
+    ).numpy()
+
+
+@torch.inference_mode()
+def ranks(scorer: Scorer, split: LeaveOneOut, part: str) -> Ranks:
+    """Rank the targets of ``part`` (``validation`` or ``test``) by every protocol."""
     negatives = torch.from_numpy(fixed_negatives(split))
+    seen = split.histories(part)
     recommended = torch.zeros(split.n_items, dtype=torch.bool)
     full, unseen, sampled = [], [], []
-    size = max(1, SCORE_BATCH_BYTES // (4 * split.n_items))
-    for start in range(0, len(targets), size):
-        rows = slice(start, start + size)
-        target = targets[rows]
-        scores = scores_of(histories[rows])
+    for rows, target, scores in _scored(scorer, split, part):
         full.append(target_ranks(scores, target))
         candidates = torch.cat([target[:, None], negatives[rows]], dim=1)
         sampled.append(target_ranks(scores.gather(1, candidates), torch.zeros_like(target)))
         own = scores.gather(1, target[:, None])
-        for row, history in enumerate(histories[rows]):
+        for row, history in enumerate(seen[rows]):
             scores[row, torch.from_numpy(history.astype(np.int64))] = -torch.inf
         recommended[scores.topk(min(10, split.n_items)).indices.flatten()] = True
         scores.scatter_(1, target[:, None], own)  # a repeated target stays in the ranking
@@ -85,6 +94,18 @@ def _ranks(scores_of: Any, split: LeaveOneOut, part: str) -> Ranks:
         sampled=torch.cat(sampled).numpy(),
         recommended=recommended.numpy(),
     )
+
+
+def _scored(
+    scorer: Scorer, split: LeaveOneOut, part: str
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield users in batches: which they are, their targets, and their scores of all items."""
+    targets = torch.from_numpy(split.targets(part).astype(np.int64))
+    histories = split.histories(part)
+    size = max(1, SCORE_BATCH_BYTES // (4 * split.n_items))
+    for start in range(0, len(targets), size):
+        rows = slice(start, start + size)
+        yield rows, targets[rows], scorer(histories[rows])
 
 
 def fixed_negatives(split: LeaveOneOut) -> NDArray[np.int64]:
@@ -147,11 +168,12 @@ def evaluate_bundle(bundle: Bundle, data: Dataset) -> dict[str, Any]:
             f"{bundle.path} was trained on other data ({bundle.manifest.data.name}); its test "
             "split means nothing there"
         )
-    table = torch.from_numpy(bundle.item_vectors)
-    return {
-        **bundle.manifest.metrics,
-        "popularity": evaluation_report(popularity_ranks(data.split, "test"), data.split, "test"),
-        "llmemb": evaluation_report(
-            ranks(bundle.backbone, table, data.split, "test"), data.split, "test"
-        ),
+    split = data.split
+    scorers = {
+        "popularity": popularity_scorer(split),
+        "llmemb": backbone_scorer(bundle.backbone, torch.from_numpy(bundle.item_vectors)),
+    }
+    return bundle.manifest.metrics | {
+        name: evaluation_report(ranks(scorer, split, "test"), split, "test")
+        for name, scorer in scorers.items()
     }

@@ -21,7 +21,7 @@ from llmemb.interactions import LeaveOneOut
 from llmemb.metrics import ranking_metrics
 from llmemb.srs import Backbone
 from trainer.batches import training_batches, training_windows
-from trainer.evaluate import ranks
+from trainer.evaluate import Scorer, backbone_scorer, full_ranks
 from trainer.item_tables import ItemTable
 from trainer.losses import NEXT_ITEM_LOSSES
 from trainer.presets import FitSettings
@@ -49,6 +49,10 @@ class Recommender(nn.Module, Generic[Table]):
         with torch.inference_mode():
             vectors: Tensor = self.table()
         return vectors
+
+    def scorer(self) -> Scorer:
+        """Return what ranks items for a history, for evaluation."""
+        return backbone_scorer(self.backbone, self.item_vectors())
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,7 @@ def fit(
 
 def validation_ndcg(model: Recommender[Table], split: LeaveOneOut) -> float:
     """Return NDCG@10 on the validation targets, full ranking."""
-    found = ranks(model.backbone, model.item_vectors(), split, "validation")
-    return ranking_metrics(found.full)["NDCG@10"]
+    return ranking_metrics(full_ranks(model.scorer(), split, "validation"))["NDCG@10"]
 
 
 def _finished(history: list[Epoch], settings: FitSettings) -> bool:

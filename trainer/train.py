@@ -5,7 +5,6 @@ import shutil
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from llmemb.projection import Projection, fit_projection
 from llmemb.prompt import PromptTemplate, popularity_like
 from trainer.card import model_card
 from trainer.dataset import Dataset
-from trainer.evaluate import evaluation_report, popularity_ranks, ranks
+from trainer.evaluate import evaluation_report, popularity_scorer, ranks
 from trainer.fit import Recommender
 from trainer.item_tables import AdaptedTable, IdTable
 from trainer.presets import Preset
@@ -175,14 +174,15 @@ class _Run:
 
         def produce(folder: Path) -> None:
             split = self.data.split
-            rows = {"popularity": popularity_ranks(split, "test")}
-            models: dict[str, Recommender[Any]] = {
-                f"id/{self.preset.srs.name}": self.trained_collaborative(),
-                "llmemb": self.trained_adapted(),
+            scorers = {
+                "popularity": popularity_scorer(split),
+                f"id/{self.preset.srs.name}": self.trained_collaborative().scorer(),
+                "llmemb": self.trained_adapted().scorer(),
             }
-            for name, model in models.items():
-                rows[name] = ranks(model.backbone, model.item_vectors(), split, "test")
-            reports = {name: evaluation_report(row, split, "test") for name, row in rows.items()}
+            reports = {
+                name: evaluation_report(ranks(scorer, split, "test"), split, "test")
+                for name, scorer in scorers.items()
+            }
             with replacing_file(folder / METRICS) as aside:
                 aside.write_bytes(json_bytes(reports))
 

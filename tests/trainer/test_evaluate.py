@@ -6,7 +6,14 @@ import torch
 
 from llmemb.interactions import LeaveOneOut, Sequences, leave_one_out
 from llmemb.srs import BackboneSettings, build_backbone
-from trainer.evaluate import evaluation_report, fixed_negatives, popularity_ranks, ranks
+from trainer.evaluate import (
+    backbone_scorer,
+    evaluation_report,
+    fixed_negatives,
+    full_ranks,
+    popularity_scorer,
+    ranks,
+)
 
 N_ITEMS = 150
 
@@ -36,8 +43,9 @@ def slow_scores(model: tuple, history: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_ranks_follow_the_protocols(split: LeaveOneOut, model: tuple, part: str) -> None:
-    found = ranks(*model, split, part)
+    found = ranks(backbone_scorer(*model), split, part)
     negatives = fixed_negatives(split)
+    assert np.array_equal(full_ranks(backbone_scorer(*model), split, part), found.full)
     cases = zip(split.histories(part), split.targets(part), strict=True)
     for row, (history, target) in enumerate(cases):
         scores = slow_scores(model, history)
@@ -51,9 +59,9 @@ def test_ranks_follow_the_protocols(split: LeaveOneOut, model: tuple, part: str)
 def test_batches_do_not_change_ranks(
     split: LeaveOneOut, model: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = ranks(*model, split, "test")
+    whole = ranks(backbone_scorer(*model), split, "test")
     monkeypatch.setattr("trainer.evaluate.SCORE_BATCH_BYTES", 4 * N_ITEMS * 7)
-    parts = ranks(*model, split, "test")
+    parts = ranks(backbone_scorer(*model), split, "test")
     for name in ("full", "unseen", "sampled", "recommended"):
         assert np.array_equal(getattr(whole, name), getattr(parts, name))
 
@@ -73,14 +81,14 @@ def test_a_tiny_catalogue_still_has_negatives() -> None:
 
 
 def test_popularity_ties_count_against_it(split: LeaveOneOut) -> None:
-    found = popularity_ranks(split, "test")
+    found = ranks(popularity_scorer(split), split, "test")
     counts = split.popularity
     expected = [(counts >= counts[target]).sum() - 1 for target in split.targets("test")]
     assert found.full.tolist() == expected
 
 
 def test_the_report_has_the_agreed_keys(split: LeaveOneOut, model: tuple) -> None:
-    report = evaluation_report(ranks(*model, split, "test"), split, "test")
+    report = evaluation_report(ranks(backbone_scorer(*model), split, "test"), split, "test")
     assert set(report) == {"full", "unseen", "sampled100", "coverage@10", "n_users"}
     for protocol in ("full", "unseen", "sampled100"):
         assert {"all", "tail", "head", "cold", "novel", "repeat"} == set(report[protocol])
