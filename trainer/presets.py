@@ -32,11 +32,11 @@ class ScftSettings(Section):
     epochs: float = Field(default=4, gt=0)  # visits of each training item
     batch_size: int = Field(default=64, ge=2)  # pairs in one contrastive batch
     accumulation: int = Field(default=1, ge=1)  # batches to one optimiser step
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
     drop: float = Field(default=0.4, ge=0, lt=1)  # share of attributes left out of a view
     loss: Literal["infonce", "soft"] = "infonce"
-    temperature: float = Field(default=0.05, gt=0)  # starting value; learnt
+    temperature: float = Field(default=0.02, gt=0)  # starting value; learnt
     lora_rank: int = Field(default=8, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -57,7 +57,7 @@ class FitSettings(Section):
     """Training of a backbone with its item vectors."""
 
     loss: Literal["softmax", "bce"] = "softmax"  # over all items, or one uniform negative
-    batch_size: int = Field(default=128, ge=1)  # sequences
+    batch_size: int = Field(default=32, ge=1)  # sequences
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     epochs: int = Field(default=200, ge=1)  # at most
@@ -69,9 +69,9 @@ class RatSettings(FitSettings):
 
     adapter_hidden: int | None = Field(default=None, ge=1)  # None: one linear layer
     id_residual: bool = True  # items seen in training add a learnt vector to the adapted one
-    id_dropout: float = Field(default=0.5, ge=0, lt=1)  # share of residuals left out of a step
+    id_dropout: float = Field(default=0.2, ge=0, lt=1)  # share of residuals left out of a step
     alignment: Literal["infonce", "soft"] = "infonce"
-    alignment_weight: float = Field(default=0.01, ge=0)
+    alignment_weight: float = Field(default=0.1, ge=0)
     alignment_temperature: float = Field(default=0.1, gt=0)  # fixed
 
 
@@ -95,8 +95,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "scft": {"epochs": 1, "top_layers": 0.34, "checkpoint_steps": 10},
         "projection": {"dimensions": 128},
         "srs": {"width": 64, "max_length": 100},
-        "collaborative": {"epochs": 40, "patience": 5},
-        "rat": {"epochs": 40, "patience": 5},
+        "collaborative": {"epochs": 40},
+        "rat": {"epochs": 50},
     },
     "default": {"srs": {"width": 128, "max_length": 100}},
     # The release's recipe without its bugs; where the two differ, the paper's own numbers.
@@ -104,15 +104,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "prompt": {"value_chars": 100},
         "scft": {
             "batch_size": 128,
+            "learning_rate": 2e-4,
             "loss": "soft",
             "temperature": 3.0,
             "lora_dropout": 0.1,
         },
         "projection": {"kind": "pca", "dimensions": 1536},
         "srs": {"width": 128, "blocks": 2, "heads": 1, "dropout": 0.5, "max_length": 200},
-        "collaborative": {"loss": "bce", "patience": 20},
+        "collaborative": {"loss": "bce", "batch_size": 128, "patience": 20},
         "rat": {
             "loss": "bce",
+            "batch_size": 128,
             "patience": 20,
             "adapter_hidden": 768,
             "id_residual": False,
