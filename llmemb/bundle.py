@@ -169,7 +169,7 @@ def write_bundle(
     save_tensors(backbone.state_dict(), folder / SRS_MODEL)
     save_arrays({"vectors": llm_vectors}, folder / LLM_VECTORS)
     save_arrays({"vectors": item_vectors}, folder / ITEM_VECTORS)
-    (folder / CARD).write_text(card)
+    (folder / CARD).write_text(card, encoding="utf-8")
     files = {
         path.relative_to(folder).as_posix(): sha256_of(path)
         for path in sorted(folder.rglob("*"))

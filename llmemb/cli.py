@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from safetensors import SafetensorError
 
 import llmemb
 from llmemb.errors import LLMEmbError
@@ -31,7 +32,8 @@ def main() -> None:
     app = build_app()
     try:
         app()
-    except LLMEmbError as error:
+    except (LLMEmbError, OSError, SafetensorError) as error:
+        # The last two: a disk that is full, a file that may not be read. Both say which.
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         console.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(1)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel as Settings
 from pydantic import ConfigDict, Field
+from safetensors import SafetensorError
 from torch import Tensor
 
 from llmemb.base_model import BaseModel
@@ -79,6 +80,7 @@ class Encoder:
         self, model: Any, tokenizer: Any, settings: EncoderSettings, device: torch.device
     ) -> None:
         """Take a transformers model in its final dtype and its tokenizer; the model is moved."""
+        check_max_tokens(model.config, tokenizer, settings)
         self.model = model.eval().requires_grad_(False).to(device)
         self.tokenizer = tokenizer
         self.settings = settings
@@ -116,9 +118,30 @@ class Encoder:
         return vectors
 
 
+def check_max_tokens(config: Any, tokenizer: Any, settings: EncoderSettings) -> None:
+    """Check that the model reads prompts as long as the settings allow.
+
+    Raises:
+        ModelError: it does not.
+    """
+    positions = getattr(config, "max_position_embeddings", None) or settings.max_tokens
+    limit = min(positions, tokenizer.model_max_length)
+    if settings.max_tokens > limit:
+        raise ModelError(
+            f"the base model reads at most {limit} tokens, encoder.max_tokens is "
+            f"{settings.max_tokens}; set encoder.max_tokens={limit}"
+        )
+
+
 def tokenize(tokenizer: Any, prompts: Sequence[str], settings: EncoderSettings) -> list[Tokens]:
-    """Tokenise as :meth:`Encoder.tokenize` does; the trainer calls it with its own tokenizer."""
+    """Tokenise as :meth:`Encoder.tokenize` does; the trainer calls it with its own tokenizer.
+
+    Raises:
+        ModelError: EOS pooling, and the tokenizer has no such token.
+    """
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if settings.pooling == "eos" and end is None:
+        raise ModelError("the base model's tokenizer has no EOS token; use encoder.pooling=mean")
     appended = [end] if settings.pooling == "eos" else []
     limit = settings.max_tokens - len(appended)
     tokens = []
@@ -190,5 +213,5 @@ def load_base(base: BaseModel, dtype: torch.dtype) -> Any:
     disable_progress_bar()  # weights load in a moment; a bar for it is noise in a log
     try:
         return AutoModel.from_pretrained(base.path, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"base model {base.path}: {str(error).splitlines()[0]}") from error

@@ -1,5 +1,6 @@
 """Files written aside and renamed into place, so that a reader sees the old state or the new, whole."""
 
+import glob
 import hashlib
 import json
 import os
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+PARTIAL, OLD = ".partial", ".old"
 
 
 def sha256_of(path: Path) -> str:
@@ -22,6 +25,16 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
+def sweep_leftovers(target: Path) -> None:
+    """Remove what processes killed while replacing ``target`` left beside it.
+
+    Only for one who knows that nobody else is replacing it now.
+    """
+    for suffix in (PARTIAL, OLD):
+        for leftover in target.parent.glob(f".{glob.escape(target.name)}.*{suffix}"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 @contextmanager
 def replacing_directory(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``target`` that takes its place when the block ends without error.
@@ -29,13 +42,14 @@ def replacing_directory(target: Path) -> Iterator[Path]:
     On an error (a full disk, say) the new folder is removed and the old one stays as it was.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-    aside.chmod(0o755)  # mkdtemp's 0700 would lock out a service that runs as another user
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
     try:
         yield aside
         for path in [*aside.rglob("*"), aside]:
+            # Some libraries write for the owner alone; the service may run as another user.
+            path.chmod(0o755 if path.is_dir() else 0o644)
             _sync(path)
-        old = aside.with_suffix(".old")
+        old = aside.with_suffix(OLD)
         if target.exists():
             target.rename(old)
         try:

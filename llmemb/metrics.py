@@ -20,7 +20,8 @@ def target_ranks(scores: Tensor, targets: Tensor) -> Tensor:
         int64 ``[users]``: how many other items score at least as high as the target.
     """
     of_target = scores.gather(1, targets[:, None])
-    return (scores >= of_target).sum(1) - 1
+    # Not ``>=``: where a score is NaN the item counts as above the target, never below.
+    return (~(scores < of_target)).sum(1) - 1
 
 
 def ranking_metrics(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:

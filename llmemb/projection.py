@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 Kind = Literal["pca", "whiten"]
 
+NOISE = 1e-9  # variance relative to the vectors' length below which it is rounding
 RIDGE = 1e-3  # of the mean kept variance: keeps whitening from blowing up noise directions
 
 
@@ -61,7 +62,12 @@ def fit_projection(vectors: NDArray[np.floating], dimensions: int, kind: Kind) -
     # An eigenvector's sign is arbitrary: fix it, so that the same vectors give the same projection.
     largest = np.abs(directions).argmax(1)
     directions *= np.sign(directions[np.arange(kept), largest])[:, None]
-    average = max(float(variance.mean()), 1e-12)  # identical items vary by nothing
-    scale = 1 / np.sqrt(variance + RIDGE * average) if kind == "whiten" else 1 / np.sqrt(average)
+    average = float(variance.mean())
+    if average <= NOISE * float((x**2).sum(1).mean()):
+        scale = np.zeros(kept)  # items all alike: what they differ by is rounding, not meaning
+    elif kind == "whiten":
+        scale = 1 / np.sqrt(variance + RIDGE * average)
+    else:
+        scale = np.full(kept, 1 / np.sqrt(average))
     matrix = (directions.T * scale).astype(np.float32)
     return Projection(mean.astype(np.float32), np.ascontiguousarray(matrix))

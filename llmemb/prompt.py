@@ -37,23 +37,25 @@ class PromptTemplate(BaseModel):
 
     def render(self, attributes: Attributes) -> str:
         """Return the prompt of an item; key order in ``attributes`` does not matter."""
-        return self._text(self._statements(attributes))
+        return self.text(self._statements(attributes))
 
-    def augment(self, attributes: Attributes, rng: np.random.Generator, drop: float) -> str:
-        """Return one random view of an item: attributes shuffled, a share ``drop`` of them left out.
+    def augment(self, attributes: Attributes, rng: np.random.Generator, drop: float) -> list[str]:
+        """Return one random view of an item: its statements shuffled, a share ``drop`` left out.
 
-        At least one attribute always stays (an item reduced to none would equal every other).
+        :meth:`text` makes a prompt of them. At least one always stays: an item reduced to none would
+        equal every other.
         """
         statements = self._statements(attributes)
         kept = max(1, len(statements) - int(drop * len(statements)))
         order = rng.permutation(len(statements))[:kept]
-        return self._text([statements[i] for i in order])
+        return [statements[i] for i in order]
 
     def readable(self, attributes: Attributes) -> bool:
         """Return whether anything of the item reaches the prompt."""
         return bool(self._statements(attributes))
 
-    def _text(self, statements: Sequence[str]) -> str:
+    def text(self, statements: Sequence[str]) -> str:
+        """Return the prompt that makes these statements."""
         if not statements:
             return f"The {self.domain} item has no known attributes."
         return f"The {self.domain} item has the following attributes: {'; '.join(statements)}"

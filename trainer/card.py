@@ -32,6 +32,7 @@ def metric_table(metrics: dict[str, Any], protocol: str, title: str) -> Table:
 def model_card(manifest: Manifest) -> str:
     """Return the model card in Markdown."""
     data, srs = manifest.data, manifest.srs
+    eos = " (with the EOS token written at its end)" if manifest.encoder.pooling == "eos" else ""
     users = manifest.metrics["llmemb"]["n_users"]
     return f"""---
 library_name: llmemb
@@ -73,7 +74,7 @@ The target among 100 fixed random items (the paper's protocol; it flatters every
     llmemb serve PATH_OF_THIS_FOLDER
 
 `encoder/` is a sentence-transformers folder: with the base model at hand,
-`SentenceTransformer("encoder").encode([prompt])` gives the LLM vector of a prompt.
+`SentenceTransformer("encoder").encode([prompt])` gives the LLM vector of a prompt{eos}.
 
 ## Limits
 

@@ -7,7 +7,10 @@ from pathlib import Path
 from llmemb.bundle import DataFacts
 from llmemb.catalogue import Catalogue
 from llmemb.errors import DataError
+from llmemb.files import sha256_of
 from llmemb.interactions import LeaveOneOut, leave_one_out, read_sequences
+
+ITEMS, INTERACTIONS = "items.parquet", "interactions.parquet"
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,14 @@ def read_dataset(path: Path) -> Dataset:
         facts = json.loads(file.read_bytes())
         data = DataFacts.model_validate({name: facts[name] for name in DataFacts.model_fields})
         domain = str(facts["domain"])
+        hashes = {name: str(facts["files"][name]) for name in (ITEMS, INTERACTIONS)}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} is damaged ({error}); run `llmemb data prepare` again") from error
-    catalogue = Catalogue.read(path / "items.parquet")
-    sequences = read_sequences(path / "interactions.parquet", catalogue)
-    if (len(catalogue), len(sequences), len(sequences.items)) != (
-        data.items,
-        data.users,
-        data.interactions,
-    ):
-        raise DataError(
-            f"{path}: the files do not match dataset.json; run `llmemb data prepare` again"
-        )
+    for name, sha256 in hashes.items():
+        if not (path / name).is_file() or sha256_of(path / name) != sha256:
+            raise DataError(f"{path / name} is missing or changed; run `llmemb data prepare` again")
+    catalogue = Catalogue.read(path / ITEMS)
+    if len(catalogue) < 2:
+        raise DataError(f"{path} holds one item; there is nothing to recommend")
+    sequences = read_sequences(path / INTERACTIONS, catalogue)
     return Dataset(data, domain, catalogue, leave_one_out(sequences, len(catalogue)))

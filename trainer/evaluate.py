@@ -85,7 +85,8 @@ def ranks(scorer: Scorer, split: LeaveOneOut, part: str) -> Ranks:
         own = scores.gather(1, target[:, None])
         for row, history in enumerate(seen[rows]):
             scores[row, torch.from_numpy(history.astype(np.int64))] = -torch.inf
-        recommended[scores.topk(min(10, split.n_items)).indices.flatten()] = True
+        best = scores.topk(min(10, split.n_items))
+        recommended[best.indices[best.values > -torch.inf]] = True
         scores.scatter_(1, target[:, None], own)  # a repeated target stays in the ranking
         unseen.append(target_ranks(scores, target))
     return Ranks(

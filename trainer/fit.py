@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from llmemb.errors import DataError, LLMEmbError
 from llmemb.files import replacing_file
 from llmemb.interactions import LeaveOneOut
 from llmemb.metrics import ranking_metrics
@@ -26,6 +27,7 @@ from trainer.item_tables import ItemTable
 from trainer.losses import NEXT_ITEM_LOSSES
 from trainer.presets import FitSettings
 
+CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 20.0
 GRADIENT_NORM = 1.0
 
@@ -86,16 +88,23 @@ def fit(
         split: training sequences and validation targets.
         settings: loss, batch size, learning rate, patience.
         seed: of shuffling, dropout and negatives.
-        folder: for the checkpoint and ``history.jsonl``.
+        folder: for the checkpoint, which the caller removes once it has the weights, and for
+            ``history.jsonl``.
         extra_loss: added to the loss; called with the batch's distinct target items, int64 ``[n]``.
         report: told of each finished epoch.
+
+    Raises:
+        DataError: no user has two training items, so there is nothing to learn from.
+        LLMEmbError: the loss is no longer a number.
     """
     windows = training_windows(split.train, model.backbone.settings.max_length)
+    if not windows:
+        raise DataError("no user has two training items: there is no next item to learn")
     next_item_loss = NEXT_ITEM_LOSSES[settings.loss]
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    checkpoint = folder / "checkpoint.safetensors"
+    checkpoint = folder / CHECKPOINT
     history, best_weights = _resume(checkpoint, model, optimizer)
     saved_at = time.monotonic()
     while not _finished(history, settings):
@@ -112,6 +121,11 @@ def fit(
             loss = next_item_loss(states[trained_on], table, targets)
             if extra_loss is not None:
                 loss = loss + extra_loss(torch.unique(targets))
+            if not torch.isfinite(loss):
+                raise LLMEmbError(
+                    f"training diverged in epoch {number} (the loss is {loss.item()}); "
+                    "lower the stage's learning_rate"
+                )
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
@@ -133,8 +147,7 @@ def fit(
     model.load_state_dict(best_weights)
     model.eval()
     lines = [json.dumps({**vars(epoch), "seconds": round(epoch.seconds, 3)}) for epoch in history]
-    (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
-    checkpoint.unlink(missing_ok=True)
+    (folder / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def validation_ndcg(model: Recommender[Table], split: LeaveOneOut) -> float:

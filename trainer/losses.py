@@ -22,18 +22,18 @@ class InfoNCE(nn.Module):
         scale = torch.tensor(math.log(1 / temperature))
         self.log_scale = nn.Parameter(scale, requires_grad=learnable)
 
-    def forward(self, x: Tensor, y: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, same: Tensor) -> Tensor:
         """Return the loss, a scalar.
 
         Args:
             x: float ``[batch, width]``, one view.
             y: float ``[batch, width]``, the other view; row ``i`` is the positive of ``x[i]``.
-            groups: int64 ``[batch]``; rows of one group are the same to the eye and never each
-                other's negatives.
+            same: bool ``[batch, batch]``, where ``y[j]`` is no true negative of ``x[i]``: the same
+                item, or one that reads the same. The diagonal does not matter.
         """
         scale = self.log_scale.exp().clamp(max=MAX_SCALE)
         logits = scale * F.normalize(x, dim=1) @ F.normalize(y, dim=1).T
-        return _symmetric_cross_entropy(logits.masked_fill(_false_negatives(groups), -torch.inf))
+        return _symmetric_cross_entropy(logits.masked_fill(_off_diagonal(same), -torch.inf))
 
 
 class SoftTarget(nn.Module):
@@ -46,9 +46,9 @@ class SoftTarget(nn.Module):
         super().__init__()
         self.temperature = nn.Parameter(torch.tensor(temperature), requires_grad=learnable)
 
-    def forward(self, x: Tensor, y: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, same: Tensor) -> Tensor:
         """Return the loss, a scalar; arguments as in :class:`InfoNCE`."""
-        hidden = _false_negatives(groups)
+        hidden = _off_diagonal(same)
         logits = (x @ y.T / self.temperature).masked_fill(hidden, -torch.inf)
         likeness = ((x @ x.T + y @ y.T) / 2 * self.temperature).masked_fill(hidden, -torch.inf)
         targets = F.softmax(likeness, dim=1).detach()
@@ -62,9 +62,8 @@ def contrastive_loss(name: str, temperature: float, *, learnable: bool) -> InfoN
     return losses[name](temperature, learnable=learnable)
 
 
-def _false_negatives(groups: Tensor) -> Tensor:
-    same = groups[:, None] == groups[None, :]
-    return same & ~torch.eye(len(groups), dtype=torch.bool, device=groups.device)
+def _off_diagonal(same: Tensor) -> Tensor:
+    return same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
 
 
 def _symmetric_cross_entropy(logits: Tensor) -> Tensor:

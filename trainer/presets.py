@@ -32,11 +32,11 @@ class ScftSettings(Section):
     epochs: float = Field(default=4, gt=0)  # visits of each training item
     batch_size: int = Field(default=64, ge=2)  # pairs in one contrastive batch
     accumulation: int = Field(default=1, ge=1)  # batches to one optimiser step
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0)
     warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
     drop: float = Field(default=0.4, ge=0, lt=1)  # share of attributes left out of a view
     loss: Literal["infonce", "soft"] = "infonce"
-    temperature: float = Field(default=0.02, gt=0)  # starting value; learnt
+    temperature: float = Field(default=0.05, gt=0)  # starting value; learnt
     lora_rank: int = Field(default=8, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -78,7 +78,7 @@ class RatSettings(FitSettings):
 class Preset(Section):
     """All settings of ``llmemb train``."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     prompt: PromptSettings = PromptSettings()
     encoder: EncoderSettings = EncoderSettings()
     scft: ScftSettings = ScftSettings()
@@ -92,7 +92,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Every stage for real, sized so that MovieLens-100K trains in minutes on two cores.
     "quick": {
         "encoder": {"max_tokens": 128},
-        "scft": {"epochs": 1, "top_layers": 0.34, "checkpoint_steps": 10},
+        "scft": {
+            "epochs": 1,
+            "learning_rate": 1e-3,
+            "temperature": 0.02,
+            "top_layers": 0.34,
+            "checkpoint_steps": 10,
+        },
         "projection": {"dimensions": 128},
         "srs": {"width": 64, "max_length": 100},
         "collaborative": {"epochs": 40},
@@ -104,7 +110,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "prompt": {"value_chars": 100},
         "scft": {
             "batch_size": 128,
-            "learning_rate": 2e-4,
             "loss": "soft",
             "temperature": 3.0,
             "lora_dropout": 0.1,

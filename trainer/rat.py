@@ -84,7 +84,7 @@ def train_rat(
         """Pull the adapted vectors of a batch's items to the teacher's (paper, equation 9)."""
         chosen = items[torch.randperm(len(items))[:ALIGNED_ITEMS]]
         adapted = model.table.adapter(model.table.projected[chosen])
-        loss: Tensor = contrast(adapted, teacher[chosen], torch.arange(len(chosen)))
+        loss: Tensor = contrast(adapted, teacher[chosen], torch.eye(len(chosen)).bool())
         return settings.alignment_weight * loss
 
     fit(

@@ -18,6 +18,7 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sentence_transformers import (
     SentenceTransformer,
@@ -28,12 +29,20 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
+from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
 from llmemb.base_model import BaseModel
 from llmemb.catalogue import Attributes
-from llmemb.encoder import EncoderSettings, best_device, best_dtype, pad, tokenize
-from llmemb.errors import ModelError
+from llmemb.encoder import (
+    EncoderSettings,
+    best_device,
+    best_dtype,
+    check_max_tokens,
+    pad,
+    tokenize,
+)
+from llmemb.errors import DataError, ModelError, SettingsError
 from llmemb.files import json_bytes
 from llmemb.prompt import PromptTemplate
 from trainer.losses import contrastive_loss
@@ -70,12 +79,16 @@ def train_scft(
 
     Raises:
         ModelError: the base model cannot be loaded or has no layers for LoRA.
+        DataError: there are not two items.
+        SettingsError: ``report_to`` names a tracker that is not installed.
     """
     torch.manual_seed(seed)
     model = _model_with_lora(base, encoder, settings)
     tokenizer = model[0].tokenizer
-    batch_size = min(settings.batch_size, len(items))
+    if len(items) < 2:
+        raise DataError("SCFT needs two items with training interactions to tell apart")
     visits = _visits(len(items), settings.epochs, seed)
+    batch_size = min(settings.batch_size, len(items), len(visits["item"]))
     steps = max(1, len(visits["item"]) // (batch_size * settings.accumulation))
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder / "checkpoints"),
@@ -84,7 +97,7 @@ def train_scft(
         gradient_accumulation_steps=settings.accumulation,
         activation_checkpointing=settings.gradient_checkpointing,
         learning_rate=settings.learning_rate,
-        warmup_steps=math.ceil(settings.warmup * steps),
+        warmup_steps=min(math.ceil(settings.warmup * steps), steps - 1),
         lr_scheduler_type="cosine",
         bf16=best_dtype(best_device()) == torch.bfloat16,
         use_cpu=best_device().type == "cpu",
@@ -100,28 +113,31 @@ def train_scft(
         seed=seed,
     )
     loss = ViewsLoss(model, settings)
-    trainer = _Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_dict(visits),
-        loss=loss,
-        data_collator=ViewsCollator(
-            items=items,
-            template=template,
-            tokenizer=tokenizer,
-            encoder=encoder,
-            drop=settings.drop,
-            seed=seed,
-        ),
-        callbacks=[_Reporting(report, batch_size * settings.accumulation)],
-    )
+    try:
+        trainer = _Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_dict(visits),
+            loss=loss,
+            data_collator=ViewsCollator(
+                items=items,
+                template=template,
+                tokenizer=tokenizer,
+                encoder=encoder,
+                drop=settings.drop,
+                seed=seed,
+            ),
+            callbacks=[_Reporting(report, batch_size * settings.accumulation)],
+        )
+    except RuntimeError as error:
+        raise SettingsError(f"scft.report_to: {str(error).splitlines()[0]}") from error
     trainer.remove_callback(PrinterCallback)  # ``report`` says it better
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # between the libraries themselves
         trainer.train(resume_from_checkpoint=_last_complete(folder / "checkpoints"))
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
     lines = [json.dumps({"step": entry["step"], "loss": entry["loss"]}) for entry in losses]
-    (folder / "losses.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "losses.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     _write_encoder(folder / "encoder", model)
 
 
@@ -134,9 +150,11 @@ class ViewsLoss(nn.Module):
         self.contrast = contrastive_loss(settings.loss, settings.temperature, learnable=True)
 
     def forward(self, views: list[dict[str, Tensor]], labels: Tensor) -> Tensor:
-        """Return the loss; ``labels`` are the groups of identical items."""
+        """Return the loss; ``labels`` are as :class:`ViewsCollator` gives them."""
         x, y = (self.model(view)["sentence_embedding"].float() for view in views)
-        loss: Tensor = self.contrast(x, y, labels)
+        item, left, right = labels.unbind(1)
+        same = (item[:, None] == item) | (left[:, None] == right)
+        loss: Tensor = self.contrast(x, y, same)
         return loss
 
 
@@ -158,16 +176,26 @@ class ViewsCollator:
         self.groups = np.unique(prompts, return_inverse=True)[1]
 
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, Tensor]:
-        """Return token ids and masks of both views and the items' groups."""
-        batch = {"label": torch.from_numpy(self.groups[[row["item"] for row in rows]])}
-        for side, name in enumerate(("anchor", "positive")):
-            tokens = tokenize(self.tokenizer, [self.view(row, side) for row in rows], self.encoder)
+        """Return token ids and masks of both views, and ``label``, int64 ``[batch, 3]``.
+
+        Two rows with the same number in its first column are the same item; where one's second
+        column is the other's third, the one's first view says just what the other's second does.
+        """
+        batch: dict[str, Tensor] = {}
+        views = [[self.view(row, side) for row in rows] for side in (0, 1)]
+        for name, statements in zip(("anchor", "positive"), views, strict=True):
+            prompts = [self.template.text(view) for view in statements]
+            tokens = tokenize(self.tokenizer, prompts, self.encoder)
             padded = pad([t.ids for t in tokens], self.tokenizer.pad_token_id or 0)
             batch |= {f"{name}_{key}": tensor for key, tensor in padded.items()}
+        said = ["; ".join(sorted(view)) for side in views for view in side]
+        left, right = np.split(np.unique(said, return_inverse=True)[1], 2)
+        items = self.groups[[row["item"] for row in rows]]
+        batch["label"] = torch.from_numpy(np.stack([items, left, right], axis=1))
         return batch
 
-    def view(self, row: dict[str, int], side: int) -> str:
-        """Return one view's text; ``side`` is 0 or 1."""
+    def view(self, row: dict[str, int], side: int) -> list[str]:
+        """Return what one view says of the item; ``side`` is 0 or 1."""
         rng = np.random.default_rng((self.seed, row["item"], row["visit"], side))
         return self.template.augment(self.items[row["item"]], rng, self.drop)
 
@@ -201,8 +229,9 @@ def _model_with_lora(
         transformer = Transformer(
             str(base.path), model_kwargs=arguments, max_seq_length=encoder.max_tokens
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"base model {base.path}: {str(error).splitlines()[0]}") from error
+    check_max_tokens(transformer.model.config, transformer.tokenizer, encoder)
     if transformer.tokenizer.pad_token_id is None:
         transformer.tokenizer.pad_token = transformer.tokenizer.eos_token
     lora = LoraConfig(
@@ -210,7 +239,7 @@ def _model_with_lora(
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=_lora_targets(transformer.model, settings.top_layers, base),
-        base_model_name_or_path=str(base.path),
+        base_model_name_or_path=base.name_or_path,
     )
     transformer.model = get_peft_model(transformer.model, lora)
     pooling = Pooling(transformer.get_embedding_dimension(), POOLING_MODES[encoder.pooling])
@@ -227,12 +256,15 @@ def _lora_targets(model: nn.Module, top_layers: float, base: BaseModel) -> list[
         raise ModelError(f"base model {base.path} has no list of layers that LoRA could go into")
     name, blocks = max(lists, key=lambda entry: sum(1 for _ in entry[1].modules()))
     first = len(blocks) - math.ceil(top_layers * len(blocks))
-    return [
+    targets = [
         f"{name}.{i}.{inner}"
         for i in range(first, len(blocks))
         for inner, module in blocks[i].named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, nn.Linear | Conv1D)
     ]
+    if not targets:
+        raise ModelError(f"base model {base.path} has no linear layers that LoRA could go into")
+    return targets
 
 
 def _write_encoder(folder: Path, model: SentenceTransformer) -> None:
@@ -240,7 +272,7 @@ def _write_encoder(folder: Path, model: SentenceTransformer) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # an empty form that PEFT leaves
     # PEFT writes sets in no fixed order; the bundle's id is a hash over this file.
     path = folder / "adapter_config.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_bytes())
     config["target_modules"] = sorted(config["target_modules"])
     config["inference_mode"] = True
     path.write_bytes(json_bytes(config))

@@ -34,6 +34,9 @@ def run_stage(
     key = hashlib.sha256(content).hexdigest()
     folder = work / name
     if not (folder / INPUTS).is_file() or (folder / INPUTS).read_bytes() != content:
+        # First what says that something is there: a kill inside rmtree must not leave that alone.
+        (folder / DONE).unlink(missing_ok=True)
+        (folder / INPUTS).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         with replacing_file(folder / INPUTS) as aside:
             aside.write_bytes(content)

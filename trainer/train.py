@@ -16,19 +16,27 @@ from safetensors.torch import load_file, save_file
 from llmemb.base_model import BaseModel
 from llmemb.bundle import (
     ENCODER,
+    MANIFEST,
     BaseModelReference,
     Manifest,
     encoder_fingerprint,
     write_bundle,
 )
 from llmemb.encoder import load_encoder
-from llmemb.files import json_bytes, replacing_directory, replacing_file, sha256_of
+from llmemb.errors import LLMEmbError
+from llmemb.files import (
+    json_bytes,
+    replacing_directory,
+    replacing_file,
+    sha256_of,
+    sweep_leftovers,
+)
 from llmemb.projection import Projection, fit_projection
 from llmemb.prompt import PromptTemplate, popularity_like
 from trainer.card import model_card
 from trainer.dataset import Dataset
 from trainer.evaluate import evaluation_report, popularity_scorer, ranks
-from trainer.fit import Recommender
+from trainer.fit import CHECKPOINT, Recommender
 from trainer.item_tables import AdaptedTable, IdTable
 from trainer.presets import Preset
 from trainer.progress import Progress
@@ -49,11 +57,16 @@ def train(
     with the same arguments, a run ends with the same bundle as an undisturbed one.
 
     Raises:
-        LLMEmbError: the base model cannot be used, or another run writes to the same place.
+        LLMEmbError: the base model cannot be used, ``out`` holds something else than a bundle, or
+            another run writes to the same place.
     """
+    out = out.resolve()
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise LLMEmbError(f"{out} is there and is no bundle; remove it or choose another --out")
     work = out.with_name(f"{out.name}.work")
     torch.use_deterministic_algorithms(True, warn_only=True)
     with only_run(work):
+        sweep_leftovers(out)
         return _Run(data, base, preset, work, progress).bundle(out)
 
 
@@ -138,6 +151,7 @@ class _Run:
                 train_collaborative(model, self.data.split, self.preset, folder, report)
             with replacing_file(folder / MODEL) as aside:
                 save_file(model.state_dict(), aside)
+            (folder / CHECKPOINT).unlink(missing_ok=True)
 
         inputs = {
             "data": self.data.facts.fingerprint,
@@ -159,6 +173,7 @@ class _Run:
                 train_rat(model, teacher, self.data.split, self.preset, folder, report)
             with replacing_file(folder / MODEL) as aside:
                 save_file(model.state_dict(), aside)
+            (folder / CHECKPOINT).unlink(missing_ok=True)
 
         inputs = {
             "vectors": vectors_key,

@@ -1,9 +1,9 @@
 """The interface of every backbone, its settings, and the one place that builds one by its name."""
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 BackboneName = Literal["sasrec"]
@@ -20,6 +20,12 @@ class BackboneSettings(BaseModel):
     heads: int = Field(default=1, ge=1)
     dropout: float = Field(default=0.2, ge=0, lt=1)
     max_length: int = Field(default=50, ge=1)  # a longer sequence keeps its most recent items
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
+        return self
 
 
 class Backbone(nn.Module):

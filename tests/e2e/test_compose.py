@@ -46,8 +46,7 @@ def compose(port: int) -> Iterator[Compose]:
     """Bring everything up around a tiny bundle; take it down again with its volumes."""
     bundles = Path(tempfile.mkdtemp(prefix="llmemb-bundles-"))
     make_tiny_bundle(bundles)
-    for path in (bundles, *bundles.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)  # the container's user is another one
+    bundles.chmod(0o755)  # mkdtemp's 0700 would lock out the container's user
     environment = {
         **os.environ,
         "PORT": str(port),

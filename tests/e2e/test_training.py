@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from tiny import make_tiny_llm
 
 from llmemb.bundle import read_bundle
+from llmemb.catalogue import Catalogue
 from llmemb.errors import BundleError, ModelError
 from trainer.stages import only_run
 
@@ -208,6 +210,8 @@ def test_a_bundle_embeds_its_own_items_as_it_was_trained(bundle: Path) -> None:
         (["--set", "scft.nonsense=1"], "scft.nonsense"),
         (["--preset", "slow"], "there is no preset 'slow'"),
         (["--srs", "caser"], "srs.name"),
+        (["--set", "srs.heads=3"], "not a multiple of 3 heads"),
+        (["--set", "seed=-1"], "seed"),
     ],
 )
 def test_a_wrong_command_is_one_line(
@@ -218,6 +222,48 @@ def test_a_wrong_command_is_one_line(
     assert reason in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(shop: Path, base: Path) -> None:
+    before = sorted(path.name for path in shop.iterdir())
+    for out in (shop, shop.parent):
+        done = run("train", shop, "--out", out, "--base-model", base, *FAST)
+        assert done.returncode == 1
+        assert "is no bundle" in done.stderr
+    assert sorted(path.name for path in shop.iterdir()) == before
+
+
+def test_data_changed_behind_our_back_are_refused(shop: Path, base: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(shop, tmp_path / "data")
+    Catalogue(["a"], [{}]).write(data / "items.parquet")
+    done = run("train", data, "--out", tmp_path / "out", "--base-model", base, *FAST)
+    assert done.returncode == 1
+    assert "items.parquet is missing or changed" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_is_one_line_and_leaves_no_bundle(
+    shop: Path, base: Path, bundle: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        # The stages fit on the disk, the bundle beside them does not.
+        work = shutil.copytree(bundle.with_name("bundle.work"), disk / "bundle.work")
+        filler = disk / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(disk).free - 64 * 1024))
+        done = run("train", shop, "--out", disk / "bundle", "--base-model", base, *FAST)
+        assert done.returncode == 1
+        assert "No space left" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert sorted(disk.iterdir()) == [work, filler]
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_data_that_are_not_prepared_say_how(tmp_path: Path) -> None:

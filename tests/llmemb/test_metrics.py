@@ -18,6 +18,11 @@ def test_a_tie_counts_against_the_model() -> None:
     assert target_ranks(torch.zeros(1, 5), torch.tensor([2])).tolist() == [4]
 
 
+def test_a_score_that_is_no_number_never_wins() -> None:
+    scores = torch.tensor([[torch.nan, 0.2, 0.1], [0.3, 0.2, torch.nan]])
+    assert target_ranks(scores, torch.tensor([0, 1])).tolist() == [2, 2]
+
+
 def test_an_item_left_out_does_not_count() -> None:
     scores = torch.tensor([[-torch.inf, 0.2, 0.1]])
     assert target_ranks(scores, torch.tensor([2])).tolist() == [1]

@@ -52,6 +52,7 @@ def test_dataset_json_names_what_was_prepared(raw, tmp_path):
     prepare("files", raw, tmp_path / "out")
     written = facts(tmp_path / "out")
     assert len(written.pop("fingerprint")) == 64
+    assert set(written.pop("files")) == {"items.parquet", "interactions.parquet"}
     assert written.pop("report")["read"] == {"items": 2, "interactions": 5}
     assert written == {
         "schema": 1,

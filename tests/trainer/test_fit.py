@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from llmemb.adapter import Adapter, AdapterSettings
+from llmemb.errors import DataError, LLMEmbError
 from llmemb.interactions import LeaveOneOut, Sequences, leave_one_out
 from llmemb.srs import BackboneSettings, build_backbone
 from trainer import fit as fit_module
@@ -87,7 +88,17 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert seen[0].epoch == killed_after + 1
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
-    assert not (folder / "checkpoint.safetensors").exists()
+
+
+def test_divergence_is_told(split: LeaveOneOut, tmp_path: Path) -> None:
+    with pytest.raises(LLMEmbError, match="training diverged in epoch"):
+        fit(id_model(), split, settings(learning_rate=1e30), seed=0, folder=tmp_path)
+
+
+def test_nothing_to_learn_is_told(tmp_path: Path) -> None:
+    short = leave_one_out(Sequences(np.arange(3, dtype=np.int32), np.array([0, 3])), N_ITEMS)
+    with pytest.raises(DataError, match="no user has two training items"):
+        fit(id_model(), short, settings(), seed=0, folder=tmp_path)
 
 
 def adapted_table(id_dropout: float | None = 0.5) -> AdaptedTable:

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from llmemb.base_model import find_base_model
 from llmemb.encoder import EncoderSettings, load_encoder
+from llmemb.errors import ModelError, SettingsError
 from llmemb.prompt import PromptTemplate
 from trainer import scft as scft_module
 from trainer.presets import ScftSettings
@@ -146,16 +147,31 @@ def collator(base: Path, items: list[dict] = FILMS) -> ViewsCollator:
 
 def test_views_are_fresh_at_each_visit_and_repeatable(base: Path) -> None:
     collate = collator(base)
-    views = {collate.view({"item": 3, "visit": v}, side) for v in range(10) for side in (0, 1)}
+    views = {tuple(collate.view({"item": 3, "visit": v}, s)) for v in range(10) for s in (0, 1)}
     assert len(views) > 5
     assert collate.view({"item": 3, "visit": 2}, 1) == collate.view({"item": 3, "visit": 2}, 1)
 
 
-def test_items_that_read_alike_share_a_group(base: Path) -> None:
+def test_items_that_read_alike_are_not_each_others_negatives(base: Path) -> None:
     items = [{"title": "A"}, {"title": "B"}, {"title": "A ", "note": None}]
     batch = collator(base, items)([{"item": i, "visit": 0} for i in (0, 1, 2)])
-    a, b, c = batch["label"].tolist()
+    a, b, c = batch["label"][:, 0].tolist()
     assert a == c != b
+
+
+def test_views_that_say_the_same_are_not_each_others_negatives(base: Path) -> None:
+    items = [{"title": "A", "year": 1}, {"title": "B", "year": 1}]
+    collate = collator(base, items)
+    collate.drop = 0.5  # one statement of the two is left
+    rows = [{"item": 0, "visit": v} for v in range(20)] + [
+        {"item": 1, "visit": v} for v in range(20)
+    ]
+    label = collate(rows)["label"]
+    for i, one in enumerate(rows):
+        for j, other in enumerate(rows):
+            alike = sorted(collate.view(one, 0)) == sorted(collate.view(other, 1))
+            assert (label[i, 1] == label[j, 2]) == alike
+    assert (label[:20, 1][:, None] == label[20:, 2]).any()  # both films say only their year
 
 
 def test_only_the_top_layers_are_trained_where_asked(tmp_path: Path, base: Path) -> None:
@@ -168,6 +184,19 @@ def test_gradient_checkpointing_and_accumulation_work(tmp_path: Path, base: Path
     steps: list[Step] = []
     train(tmp_path, base, steps.append, gradient_checkpointing=True, accumulation=2)
     assert len(steps) == 24 * 2 // 16
+
+
+def test_one_step_still_trains(tmp_path: Path, base: Path) -> None:
+    one = train(tmp_path / "one", base, batch_size=24, epochs=1)
+    blank = train(tmp_path / "blank", base, batch_size=24, epochs=1, learning_rate=1e-12)
+    assert weights(one) != weights(blank)
+
+
+def test_what_cannot_be_trained_is_one_line(tmp_path: Path, base: Path) -> None:
+    with pytest.raises(ModelError, match="reads at most 512 tokens"):
+        train(tmp_path, base, encoder=EncoderSettings(max_tokens=1024))
+    with pytest.raises(SettingsError, match=r"scft\.report_to"):
+        train(tmp_path, base, report_to=("tensorboard",))
 
 
 def test_a_catalogue_smaller_than_a_batch_still_trains(tmp_path: Path, base: Path) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from llmemb.errors import DataError, SettingsError
-from llmemb.files import json_bytes, replacing_directory
+from llmemb.files import json_bytes, replacing_directory, sha256_of
 from trainer.data.files import read_files
 from trainer.data.interaction_checks import check_interactions
 from trainer.data.item_checks import CheckedItems, check_items
@@ -19,6 +19,7 @@ from trainer.data.movielens import read_movielens
 from trainer.data.raw import Reader
 from trainer.data.recbole import read_recbole
 from trainer.data.report import Report
+from trainer.dataset import INTERACTIONS, ITEMS
 
 SCHEMA = 1
 SOURCES: dict[str, Reader] = {
@@ -122,10 +123,11 @@ def _write(
     out: Path, items: CheckedItems, interactions: pl.DataFrame, facts: dict[str, Any]
 ) -> None:
     with _writing(out), replacing_directory(out.resolve()) as folder:
-        items.catalogue.write(folder / "items.parquet")
+        items.catalogue.write(folder / ITEMS)
         interactions.select("user", "item", "timestamp").write_parquet(
-            folder / "interactions.parquet", compression="zstd"
+            folder / INTERACTIONS, compression="zstd"
         )
+        facts["files"] = {name: sha256_of(folder / name) for name in (ITEMS, INTERACTIONS)}
         (folder / "dataset.json").write_bytes(json_bytes(facts))
 
 
