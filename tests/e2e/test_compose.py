@@ -46,7 +46,9 @@ def compose(port: int) -> Iterator[Compose]:
     """Bring everything up around a tiny bundle; take it down again with its volumes."""
     bundles = Path(tempfile.mkdtemp(prefix="llmemb-bundles-"))
     make_tiny_bundle(bundles)
-    bundles.chmod(0o755)  # mkdtemp's 0700 would lock out the container's user
+    for path in (bundles, *bundles.rglob("*")):
+        # What the libraries write for the owner alone; the container's user is another one.
+        path.chmod(0o755 if path.is_dir() else 0o644)
     environment = {
         **os.environ,
         "PORT": str(port),
