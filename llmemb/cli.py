@@ -1,6 +1,7 @@
 """The ``llmemb`` command. The wings register their subcommands through entry points."""
 
 import sys
+import warnings
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -29,6 +30,8 @@ Exit codes: 0 success, 1 an error named on standard error, 2 a wrong command lin
 
 def main() -> None:
     """Run the command; a user's mistake ends as one line on standard error and exit code 1."""
+    # Notes that libraries write to each other, not to the user.
+    warnings.simplefilter("ignore", FutureWarning)
     app = build_app()
     try:
         app()

@@ -5,7 +5,6 @@ import errno
 import logging
 import signal
 import socket
-import warnings
 
 import uvicorn
 
@@ -38,8 +37,6 @@ def run(settings: Settings) -> None:
     """
     with listen(settings.host, settings.port) as listener:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        # Libraries telling each other what will change is nothing that an operator can act on.
-        warnings.simplefilter("ignore", FutureWarning)
         signal.signal(signal.SIGTERM, _end)
         signal.signal(signal.SIGINT, _end)
         asyncio.run(_serve(settings, listener))
@@ -47,11 +44,8 @@ def run(settings: Settings) -> None:
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
     # Here and not above: a port in use is told at once, not after seconds of importing PyTorch.
-    from transformers.utils import logging as transformers_logging
-
     from service.app import create_app
 
-    transformers_logging.disable_progress_bar()
     app = create_app(settings)
     config = uvicorn.Config(
         app,

@@ -57,9 +57,12 @@ def pad_sequences(sequences: list[NDArray[np.int32]], max_length: int) -> tuple[
 
 
 def training_batches(
-    windows: list[NDArray[np.int32]], batch_size: int, rng: np.random.Generator
+    windows: list[NDArray[np.int32]],
+    batch_size: int,
+    rng: np.random.Generator,
+    device: torch.device,
 ) -> Iterator[Batch]:
-    """Yield one epoch of batches in random order, each of windows of like length."""
+    """Yield one epoch of batches on a device, in random order, each of windows of like length."""
     order = rng.permutation(len(windows))
     batches = []
     for start in range(0, len(order), SORTED_BATCHES * batch_size):
@@ -72,4 +75,4 @@ def training_batches(
         lengths = torch.tensor([len(window) - 1 for window in chosen])
         targets = items[:, 1:].clone()
         targets[torch.arange(targets.shape[1]) >= lengths[:, None]] = -1
-        yield Batch(items[:, :-1], lengths, targets)
+        yield Batch(items[:, :-1].to(device), lengths.to(device), targets.to(device))

@@ -52,7 +52,8 @@ def backbone_scorer(backbone: Backbone, table: Tensor) -> Scorer:
 
     def scores(histories: list[NDArray[np.int32]]) -> Tensor:
         items, lengths = pad_sequences(histories, backbone.settings.max_length)
-        return backbone.user_vectors(table[items], lengths) @ table.T
+        users = backbone.user_vectors(table[items.to(table.device)], lengths.to(table.device))
+        return (users @ table.T).cpu()
 
     return scores
 

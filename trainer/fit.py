@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from llmemb.encoder import best_device
 from llmemb.errors import DataError, LLMEmbError
 from llmemb.files import replacing_file
 from llmemb.interactions import LeaveOneOut
@@ -80,6 +81,8 @@ def fit(
 ) -> None:
     """Train until validation NDCG@10 stops rising; leave the model with its best weights.
 
+    Runs on the GPU where there is one (not yet tried on one) and hands the model back on the CPU.
+
     Randomness is drawn anew from ``seed`` and the epoch's number, so that a run that was
     interrupted and resumed from ``folder`` ends with the very same weights.
 
@@ -101,6 +104,8 @@ def fit(
     if not windows:
         raise DataError("no user has two training items: there is no next item to learn")
     next_item_loss = NEXT_ITEM_LOSSES[settings.loss]
+    device = best_device()
+    model.to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
@@ -113,7 +118,7 @@ def fit(
         rng = np.random.default_rng((seed, number))
         model.train()
         total, count = 0.0, 0
-        for batch in training_batches(windows, settings.batch_size, rng):
+        for batch in training_batches(windows, settings.batch_size, rng, device):
             table = model.table()
             states = model.backbone(table[batch.items], batch.lengths)
             trained_on = batch.targets >= 0
@@ -145,7 +150,7 @@ def fit(
             _save(checkpoint, model, optimizer, best_weights, history)
             saved_at = time.monotonic()
     model.load_state_dict(best_weights)
-    model.eval()
+    model.to("cpu").eval()
     lines = [json.dumps({**vars(epoch), "seconds": round(epoch.seconds, 3)}) for epoch in history]
     (folder / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

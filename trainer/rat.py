@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llmemb.adapter import Adapter, AdapterSettings
+from llmemb.encoder import best_device
 from llmemb.interactions import LeaveOneOut
 from llmemb.srs import build_backbone
 from trainer.fit import Epoch, Recommender, fit
@@ -78,13 +79,15 @@ def train_rat(
         report: told of each finished epoch.
     """
     settings = preset.rat
+    teacher = teacher.to(best_device())
     contrast = contrastive_loss(settings.alignment, settings.alignment_temperature, learnable=False)
 
     def alignment(items: Tensor) -> Tensor:
         """Pull the adapted vectors of a batch's items to the teacher's (paper, equation 9)."""
         chosen = items[torch.randperm(len(items))[:ALIGNED_ITEMS]]
         adapted = model.table.adapter(model.table.projected[chosen])
-        loss: Tensor = contrast(adapted, teacher[chosen], torch.eye(len(chosen)).bool())
+        same = torch.eye(len(chosen), dtype=torch.bool, device=chosen.device)
+        loss: Tensor = contrast(adapted, teacher[chosen], same)
         return settings.alignment_weight * loss
 
     fit(

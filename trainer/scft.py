@@ -7,7 +7,6 @@ the false-negative mask, and checkpoints that resume to the very same weights.
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +81,10 @@ def train_scft(
         DataError: there are not two items.
         SettingsError: ``report_to`` names a tracker that is not installed.
     """
-    torch.manual_seed(seed)
-    model = _model_with_lora(base, encoder, settings)
-    tokenizer = model[0].tokenizer
     if len(items) < 2:
         raise DataError("SCFT needs two items with training interactions to tell apart")
+    torch.manual_seed(seed)
+    model = _model_with_lora(base, encoder, settings)
     visits = _visits(len(items), settings.epochs, seed)
     batch_size = min(settings.batch_size, len(items), len(visits["item"]))
     steps = max(1, len(visits["item"]) // (batch_size * settings.accumulation))
@@ -122,7 +120,7 @@ def train_scft(
             data_collator=ViewsCollator(
                 items=items,
                 template=template,
-                tokenizer=tokenizer,
+                tokenizer=model[0].tokenizer,
                 encoder=encoder,
                 drop=settings.drop,
                 seed=seed,
@@ -132,9 +130,7 @@ def train_scft(
     except RuntimeError as error:
         raise SettingsError(f"scft.report_to: {str(error).splitlines()[0]}") from error
     trainer.remove_callback(PrinterCallback)  # ``report`` says it better
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # between the libraries themselves
-        trainer.train(resume_from_checkpoint=_last_complete(folder / "checkpoints"))
+    trainer.train(resume_from_checkpoint=_last_complete(folder / "checkpoints"))
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
     lines = [json.dumps({"step": entry["step"], "loss": entry["loss"]}) for entry in losses]
     (folder / "losses.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

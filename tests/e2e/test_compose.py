@@ -73,14 +73,18 @@ def compose(port: int) -> Iterator[Compose]:
 
 
 def wait_until_ready(port: int) -> None:
+    """Wait for the service and for its connection to Valkey, which starts beside it on a restart."""
+    answer: dict[str, str] = {}
     for _ in range(240):
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=2)
+            url = f"http://127.0.0.1:{port}/health/ready"
+            answer = json.load(urllib.request.urlopen(url, timeout=2))
         except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.5)
-        else:
+            answer = {}
+        if answer.get("cache") == "up":
             return
-    pytest.fail("the service did not become ready within two minutes")
+        time.sleep(0.5)
+    pytest.fail(f"the service did not become ready within two minutes: {answer}")
 
 
 def post(port: int, path: str, body: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from itertools import chain, pairwise
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ def test_an_epoch_holds_every_window_once(items: list[list[int]], size: int, see
     windows = training_windows(ragged(items), 8)
     rng = np.random.default_rng(seed)
     found = []
-    for batch in training_batches(windows, size, rng):
+    for batch in training_batches(windows, size, rng, torch.device("cpu")):
         assert batch.items.shape == batch.targets.shape
         assert batch.items.shape[1] == batch.lengths.max()
         for row, length in enumerate(batch.lengths):
