@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-SOURCES = "movielens, recbole or files"
+SOURCES = "movielens, amazon, yelp, recbole or files"
 PRESETS = "quick, default or paper"
 
 

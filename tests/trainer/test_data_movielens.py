@@ -1,4 +1,4 @@
-"""The ``movielens`` source: four layouts, one catalogue of films."""
+"""The ``movielens`` source: five layouts, one catalogue of films."""
 
 from pathlib import Path
 
@@ -128,6 +128,56 @@ def test_a_year_is_a_number_and_absent_where_unknown():
 @pytest.mark.parametrize("placeholder", ["unknown", "(no genres listed)", ""])
 def test_a_placeholder_is_not_a_genre(placeholder):
     assert "genres" not in film("Toy Story (1995)", [placeholder])
+
+
+def test_later_releases_have_quotes_half_stars_and_files_that_are_not_used(raw, tmp_path):
+    (raw / "movies.csv").write_bytes(
+        "movieId,title,genres\r\n"
+        '11,"American President, The (1995)",Comedy|Drama|IMAX\r\n'
+        '171495,"""Great Performances"" Cats (1998)",Musical\r\n'
+        "171749,Death Note: Desu nôto (2006–2007),(no genres listed)\r\n"
+        "40697,Babylon 5,Sci-Fi\r\n".encode()
+    )
+    ratings = "1,11,4.5,1112486027\r\n1,40697,0.5,1112484676\r\n1,171495,3.5,1112484819\r\n"
+    (raw / "ratings.csv").write_text("userId,movieId,rating,timestamp\r\n" + ratings, newline="")
+    for name in ("links.csv", "tags.csv", "README.txt"):
+        (raw / name).write_text("not used\n")
+    report = prepare("movielens", raw, tmp_path / "out", strict=True)
+
+    catalogue = Catalogue.read(tmp_path / "out" / "items.parquet")
+    assert list(catalogue) == [
+        (
+            "11",
+            {
+                "title": "The American President",
+                "year": 1995,
+                "genres": ["Comedy", "Drama", "IMAX"],
+            },
+        ),
+        ("171495", {"title": '"Great Performances" Cats', "year": 1998, "genres": ["Musical"]}),
+        ("171749", {"title": "Death Note: Desu nôto (2006–2007)"}),
+        ("40697", {"title": "Babylon 5", "genres": ["Sci-Fi"]}),
+    ]
+    sequences = read_sequences(tmp_path / "out" / "interactions.parquet", catalogue)
+    assert [s.tolist() for s in sequences] == [[3, 1, 0]]
+    assert report.problems["items", "item never interacted with"].count == 1
+
+
+def test_rows_of_later_releases_that_cannot_be_used_are_dropped(raw, tmp_path):
+    write_20m(raw)
+    with (raw / "movies.csv").open("a") as file:
+        file.write("4,Four Rooms (1995)\n")
+    with (raw / "ratings.csv").open("a") as file:
+        file.write("7,1,5\n7,99,5,40\n7,1,5,\n")
+    report = prepare("movielens", raw, tmp_path / "out")
+
+    films = report.problems["items", "malformed row"].first
+    assert [str(place) for place in films] == ["movies.csv:5: 2 fields where the header has 3"]
+    assert [str(problem.first[0]) for problem in report.dropped("interactions")] == [
+        "ratings.csv:6: 4 fields separated by ',' are expected",
+        "ratings.csv:8: no timestamp, where other rows have one",
+        "ratings.csv:7: item '99' is not in the catalogue",
+    ]
 
 
 def test_recbole_year_that_is_none_is_left_out_and_reported(raw, tmp_path):

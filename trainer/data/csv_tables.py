@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from llmemb.errors import DataError
-from trainer.data.lines import BLANK, BLOCK_BYTES, blocks, line_frames, split_fields
+from trainer.data.lines import BLANK, BLOCK_BYTES, blocks, line_frames, open_raw, split_fields
 from trainer.data.raw import Columns
 from trainer.data.report import Report, Rows, one_line
 
@@ -74,7 +74,7 @@ def _quoted_frames(
 
 
 def _has_quotes(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_raw(path) as file:
         return any(b'"' in block for block in iter(lambda: file.read(BLOCK_BYTES), b""))
 
 

@@ -103,7 +103,7 @@ def _note_bare(raw: RawData, items: CheckedItems, report: Report) -> None:
 
 
 def _nothing_left(raw: RawData, report: Report) -> str:
-    if problem := next(iter(report.dropped("items")), None):
+    if problem := next((p for p in report.faults() if p.rows == "items"), None):
         return (
             f"{raw.items_file}:{problem.first[0].line}: no item is left of "
             f"{report.read('items'):,} rows; mend the rows ({report.summary()})"

@@ -1,7 +1,7 @@
 """JSON Lines: objects one by one for items, in polars frames for interactions."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,11 @@ import polars as pl
 from llmemb.errors import DataError
 from trainer.data.lines import line_frames, numbered_lines
 from trainer.data.report import Report, one_line
+
+Parse = Callable[[str], dict[str, Any]]
+"""A line to its object; raises ValueError where the line is none."""
+
+KEYS = {"user": "user", "item": "item", "timestamp": "timestamp"}
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -43,48 +48,56 @@ def _json_type(value: Any) -> str:
     return kinds.get(type(value), "null")
 
 
-def json_items(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each line's object, which has a key ``id``; others are dropped.
+def json_items(
+    path: Path, report: Report, key: str = "id", parse: Parse = parse_object
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each line's object, which has its id under ``key``; others are dropped.
 
     Raises:
-        DataError: no object at all has an ``id``.
+        DataError: no object at all has the key.
     """
     found, lacking = False, None
     for line, text in numbered_lines(path):
         try:
-            row = parse_object(text)
+            row = parse(text)
         except ValueError as error:
             report.drop("items", "malformed row", path.name, line, f"not an item: {error}")
             continue
-        if "id" in row:
+        if key in row:
             found = True
             yield line, row
         else:
             lacking = lacking or (line, list(row))
-            report.drop("items", "item without an id", path.name, line, 'no key "id"')
+            report.drop("items", "item without an id", path.name, line, f'no key "{key}"')
     if lacking and not found:
-        raise DataError(_no_key(path, *lacking, "id"))
+        raise DataError(_no_key(path, *lacking, key))
 
 
-def json_interactions(path: Path, report: Report) -> Iterator[pl.DataFrame]:
+def json_interactions(
+    path: Path, report: Report, keys: Mapping[str, str] = KEYS
+) -> Iterator[pl.DataFrame]:
     """Yield frames with ``line``, ``user``, ``item`` and ``timestamp``, all text but the first.
 
+    ``keys`` names the file's key for each of the three.
+
     Raises:
-        DataError: no object at all has a ``user``, or none an ``item``.
+        DataError: no object at all has the user's key, or none the item's.
     """
     missing = {"user", "item"}
     for frame in line_frames(path):
         text = pl.col("text").str
         parsed = frame.with_columns(
-            text.json_path_match(f"$.{name}").alias(name) for name in ("user", "item", "timestamp")
+            text.json_path_match(f"$.{theirs}").alias(ours) for ours, theirs in keys.items()
         )
         missing -= {name for name in missing if parsed[name].is_not_null().any()}
-        yield _without_malformed(parsed, path.name, report).drop("text")
+        yield _without_malformed(parsed, keys, path.name, report).drop("text")
     if missing:
-        _check_keys(path, sorted(missing, reverse=True))
+        _check_keys(path, [keys[name] for name in sorted(missing, reverse=True)])
 
 
-def _without_malformed(parsed: pl.DataFrame, file: str, report: Report) -> pl.DataFrame:
+def _without_malformed(
+    parsed: pl.DataFrame, keys: Mapping[str, str], file: str, report: Report
+) -> pl.DataFrame:
     # A null is all that polars says of a line it cannot parse, and an array comes as its text, so
     # the few such lines are looked at again.
     doubtful = pl.any_horizontal(
@@ -93,7 +106,7 @@ def _without_malformed(parsed: pl.DataFrame, file: str, report: Report) -> pl.Da
     )
     faults: dict[int, str] = {}
     for row in parsed.filter(doubtful).iter_rows(named=True):
-        if fault := _fault(row):
+        if fault := _fault(row, keys):
             faults[row["line"]] = fault
     if not faults:
         return parsed
@@ -103,15 +116,15 @@ def _without_malformed(parsed: pl.DataFrame, file: str, report: Report) -> pl.Da
     )
 
 
-def _fault(row: dict[str, Any]) -> str | None:
+def _fault(row: dict[str, Any], keys: Mapping[str, str]) -> str | None:
     try:
         value = parse_object(row["text"])
     except ValueError as error:
         return f"not an interaction: {error}"
     for name in ("user", "item"):
-        given = value.get(name)
+        given = value.get(keys[name])
         if isinstance(given, bool | list | dict):
-            return f"{name} is a JSON {_json_type(given)}, not a string or a number"
+            return f"{keys[name]} is a JSON {_json_type(given)}, not a string or a number"
         if row[name] is None and given not in (None, ""):
             return "not valid JSON: a NaN, a number out of range or half a character"
     return None

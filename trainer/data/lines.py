@@ -1,6 +1,10 @@
 """UTF-8 text files as numbered lines: one by one for items, in polars frames for interactions."""
 
+import gzip
+import io
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -10,18 +14,42 @@ from trainer.data.raw import Columns
 from trainer.data.report import Report
 
 BLOCK_BYTES = 1 << 24
+LINE_BYTES = 1 << 26  # of one line; a file without line ends is not read whole
 BLANK = " \t\r"  # only these make a line blank; other white space may be part of an id
+
+
+@contextmanager
+def open_raw(path: Path) -> Iterator[io.BufferedIOBase]:
+    """Open a raw file for reading bytes, unpacked where it is gzip: its first bytes tell, not its name.
+
+    Raises:
+        DataError: the gzip file is damaged or ends too early.
+    """
+    try:
+        with path.open("rb") as file:
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            yield gzip.GzipFile(fileobj=file) if packed else file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: the gzip file is damaged or cut short ({error}); download it again"
+        ) from error
 
 
 def blocks(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the file in blocks of whole lines, each with the number of its first line.
 
     Raises:
-        DataError: the file is not UTF-8.
+        DataError: the file is not UTF-8, is damaged gzip, or has a line longer than ``LINE_BYTES``.
     """
     line, offset = 1, 0
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES) + file.readline():
+    with open_raw(path) as file:
+        while block := file.read(BLOCK_BYTES):
+            block += (rest := file.readline(LINE_BYTES))
+            if len(rest) == LINE_BYTES and not rest.endswith(b"\n"):
+                line += block.count(b"\n")
+                raise DataError(
+                    f"{path}:{line}: a line of more than {LINE_BYTES:,} bytes; break it"
+                )
             text = _decode(path, block, line, offset)
             yield line, text.removeprefix("\ufeff") if offset == 0 else text
             line += block.count(b"\n")
@@ -33,9 +61,12 @@ def _decode(path: Path, block: bytes, line: int, offset: int) -> str:
         return block.decode()
     except UnicodeDecodeError as error:
         line += block.count(b"\n", 0, error.start)
+        convert = f"iconv -f LATIN1 -t UTF-8 {path.name}"
+        if path.suffix == ".gz":
+            convert = f"gunzip -c {path.name} | iconv -f LATIN1 -t UTF-8"
         raise DataError(
             f"{path}:{line}: not UTF-8 at byte {offset + error.start} of the file; convert it, "
-            f"for example with `iconv -f LATIN1 -t UTF-8 {path.name}`"
+            f"for example with `{convert}`"
         ) from error
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from llmemb.errors import DataError, SettingsError
 from llmemb.files import json_bytes, replacing_directory, sha256_of
+from trainer.data.amazon import read_amazon
 from trainer.data.files import read_files
 from trainer.data.interaction_checks import check_interactions
 from trainer.data.item_checks import CheckedItems, check_items
@@ -19,11 +20,14 @@ from trainer.data.movielens import read_movielens
 from trainer.data.raw import Reader
 from trainer.data.recbole import read_recbole
 from trainer.data.report import Report
+from trainer.data.yelp import read_yelp
 from trainer.dataset import INTERACTIONS, ITEMS
 
 SCHEMA = 1
 SOURCES: dict[str, Reader] = {
     "movielens": read_movielens,
+    "amazon": read_amazon,
+    "yelp": read_yelp,
     "recbole": read_recbole,
     "files": read_files,
 }
@@ -39,7 +43,7 @@ def prepare(
         raw: folder with the source's files.
         out: folder to write; one with a ``dataset.json`` is replaced.
         domain: what an item is, in a word; stands in the prompt. By default the source's.
-        strict: stop if any row has to be dropped.
+        strict: stop if any row has to be dropped for a fault.
 
     Returns:
         What was read, kept and dropped.
@@ -111,8 +115,8 @@ def _check_target(raw: Path, out: Path) -> None:
 
 
 def _check_nothing_dropped(raw: Path, report: Report) -> None:
-    if problems := [*report.dropped("items"), *report.dropped("interactions")]:
-        first = problems[0].first[0]
+    if faults := report.faults():
+        first = faults[0].first[0]
         raise DataError(
             f"{raw / first.file}:{first.line}: {first.reason}; mend the rows that cannot be used "
             f"or run without --strict ({report.summary()})"

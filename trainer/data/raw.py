@@ -24,7 +24,7 @@ class RawItem(NamedTuple):
 
 @dataclass(frozen=True)
 class RawData:
-    """A raw data set; both iterators read their file only when asked.
+    """A raw data set; both iterators are used once, the items before the interactions.
 
     Attributes:
         domain: what an item is, in a word, unless the user says otherwise.

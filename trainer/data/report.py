@@ -47,12 +47,14 @@ class Problem:
         rows: what the rows are.
         kind: the problem, in words.
         dropped: whether the rows were left out; otherwise they are kept and only worth knowing.
+        by_rule: whether a reader's rule left them out, with nothing wrong: ``--strict`` allows it.
         first: the first ``FIRST_PLACES`` of them.
     """
 
     rows: Rows
     kind: str
     dropped: bool
+    by_rule: bool = False
     count: int = 0
     first: list[Place] = field(default_factory=list)
 
@@ -69,9 +71,12 @@ class Report:
     kept: dict[str, int] = field(default_factory=dict)
     problems: dict[tuple[Rows, str], Problem] = field(default_factory=dict)
 
-    def drop(self, rows: Rows, kind: str, file: str, line: int, reason: str) -> None:
-        """Count one row that is left out."""
+    def drop(
+        self, rows: Rows, kind: str, file: str, line: int, reason: str, *, by_rule: bool = False
+    ) -> None:
+        """Count one row that is left out: for a fault of its own, or by a rule of the reader."""
         self._add(rows, kind, True, 1, [Place(file, line, one_line(reason))])
+        self.problems[rows, kind].by_rule = by_rule
 
     def drop_interactions(
         self,
@@ -105,9 +110,14 @@ class Report:
         """Return the problems for which such rows were left out."""
         return [p for p in self.problems.values() if p.dropped and p.rows == rows]
 
-    def summary(self) -> str:
-        """Return what was dropped in a few words, with the first place; empty if nothing was."""
+    def faults(self) -> list[Problem]:
+        """Return the problems for which rows had to be left out: items first, none by rule."""
         problems = [*self.dropped("items"), *self.dropped("interactions")]
+        return [problem for problem in problems if not problem.by_rule]
+
+    def summary(self) -> str:
+        """Return what had to be dropped in a few words, with the first place; empty if nothing had."""
+        problems = self.faults()
         if not problems:
             return ""
         counts = ", ".join(f"{problem.count:,} {problem.kind}" for problem in problems)
@@ -144,6 +154,8 @@ class Report:
         problems.title_justify = "left"
         for problem in self.problems.values():
             verdict = Text("dropped", style="yellow") if problem.dropped else Text("kept")
+            if problem.by_rule:
+                verdict = Text("left out")
             first = Text("\n".join(str(place) for place in problem.first))
             problems.add_row(problem.rows, problem.kind, f"{problem.count:,}", verdict, first)
         return Group(sizes, problems)
