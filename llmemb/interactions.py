@@ -40,6 +40,10 @@ class Sequences:
         """int64 ``[sequences]``."""
         return np.diff(self.offsets)
 
+    def renumbered(self, numbers: NDArray[np.int64]) -> "Sequences":
+        """Return the same sequences with item ``i`` called ``numbers[i]``."""
+        return Sequences(numbers[self.items].astype(np.int32), self.offsets)
+
 
 @dataclass(frozen=True)
 class LeaveOneOut:

@@ -1,4 +1,4 @@
-"""Losses: contrastive ones between two views of a batch of items, and next-item ones over a catalogue."""
+"""Contrastive losses between two views of a batch of items: SCFT and the alignment of RAT."""
 
 import math
 
@@ -75,26 +75,3 @@ def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     # A masked pair has logit -inf and target 0: its product would be NaN, not 0.
     log_probabilities = F.log_softmax(logits, dim=1).masked_fill(torch.isinf(logits), 0.0)
     return -(targets * log_probabilities).sum(1).mean()
-
-
-def softmax_loss(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy over the whole catalogue.
-
-    Args:
-        states: float ``[positions, width]`` user vectors.
-        table: float ``[items, width]`` item vectors.
-        targets: int64 ``[positions]``, the next item of each position.
-    """
-    return F.cross_entropy(states @ table.T, targets)
-
-
-def bce_loss(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy with one uniform negative a position, as in SASRec; arguments as above."""
-    negatives = torch.randint(len(table) - 1, targets.shape, device=targets.device)
-    negatives += negatives >= targets  # uniform over all items but the target
-    positive = (states * table[targets]).sum(-1)
-    negative = (states * table[negatives]).sum(-1)
-    return F.softplus(-positive).mean() + F.softplus(negative).mean()
-
-
-NEXT_ITEM_LOSSES = {"softmax": softmax_loss, "bce": bce_loss}

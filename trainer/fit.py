@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from llmemb.encoder import best_device
 from llmemb.errors import DataError, LLMEmbError
@@ -25,7 +26,7 @@ from llmemb.srs import Backbone
 from trainer.batches import training_batches, training_windows
 from trainer.evaluate import Scorer, backbone_scorer, full_ranks
 from trainer.item_tables import ItemTable
-from trainer.losses import NEXT_ITEM_LOSSES
+from trainer.next_item import draw_negatives, next_item_loss
 from trainer.presets import FitSettings
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -100,14 +101,17 @@ def fit(
         DataError: no user has two training items, so there is nothing to learn from.
         LLMEmbError: the loss is no longer a number.
     """
-    windows = training_windows(split.train, model.backbone.settings.max_length)
-    if not windows:
+    items, lengths = training_windows(split.train, model.backbone.settings.max_length)
+    if not len(items):
         raise DataError("no user has two training items: there is no next item to learn")
-    next_item_loss = NEXT_ITEM_LOSSES[settings.loss]
     device = best_device()
     model.to(device)
+    items, lengths = items.to(device), lengths.to(device)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        model.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True,
     )
     checkpoint = folder / CHECKPOINT
     history, best_weights = _resume(checkpoint, model, optimizer)
@@ -118,12 +122,8 @@ def fit(
         rng = np.random.default_rng((seed, number))
         model.train()
         total, count = 0.0, 0
-        for batch in training_batches(windows, settings.batch_size, rng, device):
-            table = model.table()
-            states = model.backbone(table[batch.items], batch.lengths)
-            trained_on = batch.targets >= 0
-            targets = batch.targets[trained_on]
-            loss = next_item_loss(states[trained_on], table, targets)
+        for batch in training_batches(items, lengths, settings.batch_size, rng):
+            loss, targets = _batch_loss(model, *batch, settings)
             if extra_loss is not None:
                 loss = loss + extra_loss(torch.unique(targets))
             if not torch.isfinite(loss):
@@ -153,6 +153,30 @@ def fit(
     model.to("cpu").eval()
     lines = [json.dumps({**vars(epoch), "seconds": round(epoch.seconds, 3)}) for epoch in history]
     (folder / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _batch_loss(
+    model: Recommender[Table], items: Tensor, lengths: Tensor, settings: FitSettings
+) -> tuple[Tensor, Tensor]:
+    """Return a batch's next-item loss and its targets, int64 ``[predicted]``.
+
+    Only the items that the batch touches get their vectors computed.
+    """
+    candidates = model.table.candidates
+    negatives = draw_negatives(settings.loss, candidates, items.numel(), settings.negatives)
+    touched, rows = torch.unique(torch.cat([items.flatten(), negatives]), return_inverse=True)
+    vectors = model.table(touched)
+    local = rows[: items.numel()].view_as(items)
+    predicted, states = model.backbone.training_states(F.embedding(local, vectors), lengths)
+    loss = next_item_loss(
+        settings.loss,
+        states,
+        local[predicted],
+        vectors,
+        rows[items.numel() :],
+        len(candidates),
+    )
+    return loss, items[predicted]
 
 
 def validation_ndcg(model: Recommender[Table], split: LeaveOneOut) -> float:

@@ -10,6 +10,7 @@ from llmemb.encoder import EncoderSettings
 from llmemb.errors import SettingsError
 from llmemb.projection import Kind
 from llmemb.srs import BackboneSettings
+from trainer.next_item import LossName
 
 
 class Section(BaseModel):
@@ -35,6 +36,9 @@ class ScftSettings(Section):
     learning_rate: float = Field(default=2e-4, gt=0)
     warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
     drop: float = Field(default=0.4, ge=0, lt=1)  # share of attributes left out of a view
+    cooccurrence: float = Field(
+        default=0.0, ge=0, le=1
+    )  # share of positives that were used near it
     loss: Literal["infonce", "soft"] = "infonce"
     temperature: float = Field(default=0.05, gt=0)  # starting value; learnt
     lora_rank: int = Field(default=8, ge=1)
@@ -56,7 +60,8 @@ class ProjectionSettings(Section):
 class FitSettings(Section):
     """Training of a backbone with its item vectors."""
 
-    loss: Literal["softmax", "bce"] = "softmax"  # over all items, or one uniform negative
+    loss: LossName = "softmax"  # over all items; sampled, gbce: shared negatives; bce: one each
+    negatives: int = Field(default=1024, ge=1)  # uniform, shared by a batch
     batch_size: int = Field(default=32, ge=1)  # sequences
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)

@@ -16,9 +16,9 @@ from llmemb.adapter import Adapter, AdapterSettings
 from llmemb.encoder import best_device
 from llmemb.interactions import LeaveOneOut
 from llmemb.srs import build_backbone
+from trainer.contrast import contrastive_loss
 from trainer.fit import Epoch, Recommender, fit
 from trainer.item_tables import AdaptedTable, IdTable
-from trainer.losses import contrastive_loss
 from trainer.presets import Preset
 
 ALIGNED_ITEMS = 1024  # distinct items of a batch that the alignment loss looks at
@@ -27,7 +27,7 @@ ALIGNED_ITEMS = 1024  # distinct items of a batch that the alignment loss looks 
 def collaborative_model(preset: Preset, n_items: int) -> Recommender[IdTable]:
     """Return an untrained ID-only SRS."""
     torch.manual_seed(preset.seed)
-    return Recommender(IdTable(n_items, preset.srs.width), build_backbone(preset.srs))
+    return Recommender(IdTable.random(n_items, preset.srs.width), build_backbone(preset.srs))
 
 
 def adapted_model(

@@ -1,7 +1,9 @@
-"""SCFT: LoRA on the LLM, trained to tell items apart by two random views of each one's attributes.
+"""SCFT: LoRA on the LLM, trained to tell items apart by what their attributes say.
 
-Stands on sentence-transformers' trainer; here is what that lacks: views drawn afresh at each visit,
-the false-negative mask, and checkpoints that resume to the very same weights.
+The positive of an item's random view is another view of the same item or, for a share of the visits,
+one of an item that stands near it in training sequences. Stands on sentence-transformers' trainer;
+here is what that lacks: views drawn afresh at each visit, the false-negative mask, and checkpoints
+that resume to the very same weights.
 """
 
 import json
@@ -38,19 +40,23 @@ from llmemb.encoder import (
     best_device,
     best_dtype,
     check_max_tokens,
+    length_batches,
     pad,
     tokenize,
 )
 from llmemb.errors import DataError, ModelError, SettingsError
 from llmemb.files import json_bytes
+from llmemb.interactions import Sequences
 from llmemb.prompt import PromptTemplate
-from trainer.losses import contrastive_loss
+from trainer.contrast import contrastive_loss
+from trainer.cooccurrence import neighbours
 from trainer.presets import ScftSettings
 from trainer.steps import Step
 
 POOLING_MODES = {"mean": "mean", "last": "lasttoken", "eos": "lasttoken"}
 STATE = "state.safetensors"  # of a checkpoint: LoRA and loss; a whole one also holds COMPLETE
 COMPLETE = "complete"
+CHUNK_TOKENS = 1024  # padded tokens in one forward pass on a CPU: less padding, warmer caches
 
 
 def train_scft(
@@ -62,6 +68,7 @@ def train_scft(
     *,
     seed: int,
     folder: Path,
+    sequences: Sequences,
     report: Callable[[Step], None] = lambda _: None,
 ) -> None:
     """Fine-tune and write ``folder/encoder``, a sentence-transformers folder without base weights.
@@ -74,6 +81,7 @@ def train_scft(
         settings: views, loss, LoRA, schedule.
         seed: of views, order, initial LoRA and dropout.
         folder: for checkpoints, ``losses.jsonl`` and the result; an interrupted run resumes here.
+        sequences: training sequences, of indices into ``items``.
         report: told of each step.
 
     Raises:
@@ -122,7 +130,8 @@ def train_scft(
                 template=template,
                 tokenizer=model[0].tokenizer,
                 encoder=encoder,
-                drop=settings.drop,
+                neighbours=neighbours(sequences, len(items)),
+                settings=settings,
                 seed=seed,
             ),
             callbacks=[_Reporting(report, batch_size * settings.accumulation)],
@@ -147,22 +156,44 @@ class ViewsLoss(nn.Module):
 
     def forward(self, views: list[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """Return the loss; ``labels`` are as :class:`ViewsCollator` gives them."""
-        x, y = (self.model(view)["sentence_embedding"].float() for view in views)
-        item, left, right = labels.unbind(1)
-        same = (item[:, None] == item) | (left[:, None] == right)
+        x, y = (self.embed(view) for view in views)
+        item, partner, left, right = labels.unbind(1)
+        same = (
+            (item[:, None] == item)
+            | (item[:, None] == partner)
+            | (partner[:, None] == partner)
+            | (left[:, None] == right)
+        )
         loss: Tensor = self.contrast(x, y, same)
         return loss
+
+    def embed(self, view: dict[str, Tensor]) -> Tensor:
+        """Return the vectors of a batch of views, float32 ``[batch, llm]``, in chunks of like length."""
+        lengths = view["attention_mask"].sum(1).tolist()
+        budget = (
+            CHUNK_TOKENS if view["input_ids"].device.type == "cpu" else sum(lengths) * len(lengths)
+        )
+        chunks = length_batches(lengths, budget)
+        vectors = [
+            self.model({name: tensor[chunk, : lengths[chunk[0]]] for name, tensor in view.items()})[
+                "sentence_embedding"
+            ].float()
+            for chunk in chunks
+        ]
+        order = torch.tensor([i for chunk in chunks for i in chunk], device=vectors[0].device)
+        return torch.cat(vectors)[torch.argsort(order)]
 
 
 @dataclass
 class ViewsCollator:
-    """Draws two views of each item of a batch, a function of the seed, the item and its visit alone."""
+    """Draws the views of a batch, each a function of the seed, the item and its visit alone."""
 
     items: list[Attributes]
     template: PromptTemplate
     tokenizer: Any
     encoder: EncoderSettings
-    drop: float
+    neighbours: Sequences
+    settings: ScftSettings
     seed: int
     valid_label_columns: tuple[str, ...] = ("label",)  # the trainer asks for it
 
@@ -172,28 +203,43 @@ class ViewsCollator:
         self.groups = np.unique(prompts, return_inverse=True)[1]
 
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, Tensor]:
-        """Return token ids and masks of both views, and ``label``, int64 ``[batch, 3]``.
+        """Return token ids and masks of both views, and ``label``, int64 ``[batch, 4]``.
 
-        Two rows with the same number in its first column are the same item; where one's second
-        column is the other's third, the one's first view says just what the other's second does.
+        Its first two columns number the items of the two views, by what they read like; where one
+        row's third is another's fourth, the one's first view says just what the other's second does.
         """
         batch: dict[str, Tensor] = {}
-        views = [[self.view(row, side) for row in rows] for side in (0, 1)]
+        items = np.array([[row["item"], self.partner(row)] for row in rows])
+        views = [
+            [
+                self.view(item, row["visit"], side)
+                for item, row in zip(items[:, side], rows, strict=True)
+            ]
+            for side in (0, 1)
+        ]
         for name, statements in zip(("anchor", "positive"), views, strict=True):
             prompts = [self.template.text(view) for view in statements]
             tokens = tokenize(self.tokenizer, prompts, self.encoder)
             padded = pad([t.ids for t in tokens], self.tokenizer.pad_token_id or 0)
             batch |= {f"{name}_{key}": tensor for key, tensor in padded.items()}
         said = ["; ".join(sorted(view)) for side in views for view in side]
-        left, right = np.split(np.unique(said, return_inverse=True)[1], 2)
-        items = self.groups[[row["item"] for row in rows]]
-        batch["label"] = torch.from_numpy(np.stack([items, left, right], axis=1))
+        said_numbers = np.unique(said, return_inverse=True)[1].reshape(2, -1).T
+        batch["label"] = torch.from_numpy(np.hstack([self.groups[items], said_numbers]))
         return batch
 
-    def view(self, row: dict[str, int], side: int) -> list[str]:
-        """Return what one view says of the item; ``side`` is 0 or 1."""
-        rng = np.random.default_rng((self.seed, row["item"], row["visit"], side))
-        return self.template.augment(self.items[row["item"]], rng, self.drop)
+    def partner(self, row: dict[str, int]) -> int:
+        """Return the item of the second view: the visit's own, or one that was used near it."""
+        item = row["item"]
+        rng = np.random.default_rng((self.seed, item, row["visit"], 2))
+        near = self.neighbours[item]
+        if not len(near) or rng.random() >= self.settings.cooccurrence:
+            return item
+        return int(rng.choice(near))
+
+    def view(self, item: int, visit: int, side: int) -> list[str]:
+        """Return what one view says of an item; ``side`` is 0 or 1."""
+        rng = np.random.default_rng((self.seed, int(item), visit, side))
+        return self.template.augment(self.items[item], rng, self.settings.drop)
 
 
 def _visits(n_items: int, epochs: float, seed: int) -> dict[str, NDArray[np.int64]]:

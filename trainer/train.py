@@ -112,6 +112,7 @@ class _Run:
                     self.preset.scft,
                     seed=self.preset.seed,
                     folder=folder,
+                    sequences=self.data.split.train.renumbered(np.cumsum(self.seen) - 1),
                     report=report,
                 )
 

@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-BackboneName = Literal["sasrec"]
+BackboneName = Literal["sasrec", "gru4rec", "bert4rec"]
 
 
 class BackboneSettings(BaseModel):
@@ -16,8 +16,8 @@ class BackboneSettings(BaseModel):
 
     name: BackboneName = "sasrec"
     width: int = Field(default=64, ge=1)  # of item and user vectors
-    blocks: int = Field(default=2, ge=1)
-    heads: int = Field(default=1, ge=1)
+    blocks: int = Field(default=2, ge=1)  # transformer blocks or GRU layers
+    heads: int = Field(default=1, ge=1)  # of attention; a GRU has none
     dropout: float = Field(default=0.2, ge=0, lt=1)
     max_length: int = Field(default=50, ge=1)  # a longer sequence keeps its most recent items
 
@@ -32,32 +32,72 @@ class Backbone(nn.Module):
     """A sequence of item vectors in, user vectors out.
 
     Sequences are padded on the right: position 0 is the oldest item, and what stands after a
-    sequence's length may be anything finite, because nothing reads it.
+    sequence's length may be anything finite, because nothing reads it. Item vectors have a norm of
+    about 1 and are scaled by the root of the width first.
     """
 
     settings: BackboneSettings
 
-    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """Return the user vector after each position.
+    def user_vectors(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return each sequence's user vector, whose product with an item vector is its score.
 
         Args:
             vectors: float ``[batch, length, width]`` item vectors, ``length <= max_length``.
             lengths: int64 ``[batch]``, each at least 1.
 
         Returns:
-            float ``[batch, length, width]``; position ``t`` has seen items ``0..t`` and no later one.
+            float ``[batch, width]``.
+        """
+        raise NotImplementedError
+
+    def training_states(self, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return user vectors that are trained to predict items of the sequences themselves.
+
+        Args:
+            vectors: float ``[batch, length, width]``, ``length <= max_length + 1``.
+            lengths: int64 ``[batch]``, each at least 2.
+
+        Returns:
+            bool ``[batch, length]``, which items are predicted, and float ``[predicted, width]``, a
+            user vector for each of them in row-major order, made without looking at that item.
+        """
+        raise NotImplementedError
+
+
+class CausalBackbone(Backbone):
+    """A backbone that reads from left to right and predicts at each position the next item."""
+
+    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return the user vector after each position, float ``[batch, length, width]``.
+
+        Position ``t`` has seen items ``0..t`` and no later one; arguments as in
+        :meth:`Backbone.user_vectors`.
         """
         raise NotImplementedError
 
     def user_vectors(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """Return each sequence's user vector, float ``[batch, width]``; arguments as above."""
+        """See :meth:`Backbone.user_vectors`: the state after the last item."""
         states = self(vectors, lengths)
         last: Tensor = states[torch.arange(len(lengths), device=lengths.device), lengths - 1]
         return last
 
+    def training_states(self, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Backbone.training_states`: every item but the first, from those before it."""
+        states = self(vectors[:, :-1], lengths - 1)
+        predicted = torch.arange(vectors.shape[1], device=lengths.device) < lengths[:, None]
+        predicted[:, 0] = False
+        return predicted, states[predicted[:, 1:]]
+
 
 def build_backbone(settings: BackboneSettings) -> Backbone:
     """Return a freshly initialised backbone."""
+    from llmemb.srs.bert4rec import BERT4Rec
+    from llmemb.srs.gru4rec import GRU4Rec
     from llmemb.srs.sasrec import SASRec
 
-    return {"sasrec": SASRec}[settings.name](settings)
+    backbones: dict[str, type[SASRec | GRU4Rec | BERT4Rec]] = {
+        "sasrec": SASRec,
+        "gru4rec": GRU4Rec,
+        "bert4rec": BERT4Rec,
+    }
+    return backbones[settings.name](settings)

@@ -1,21 +1,42 @@
 """Backbones: what a position may see, and what it may not (the traps of the published release)."""
 
+from typing import get_args
+
 import pytest
 import torch
 
-from llmemb.srs import Backbone, BackboneSettings, build_backbone
+from llmemb.srs import Backbone, BackboneName, BackboneSettings, build_backbone
+from llmemb.srs.backbone import CausalBackbone
 
-NAMES = ["sasrec"]
 
-
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=get_args(BackboneName))
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     torch.manual_seed(0)
     settings = BackboneSettings(name=request.param, width=16, blocks=2, heads=2, max_length=10)
     return build_backbone(settings).eval()
 
 
-def test_no_position_sees_a_later_item(backbone: Backbone) -> None:
+def predictions(
+    backbone: Backbone, vectors: torch.Tensor, lengths: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same draw of masked items each time."""
+    torch.manual_seed(1)
+    return backbone.training_states(vectors, lengths)
+
+
+def test_no_prediction_sees_its_target(backbone: Backbone) -> None:
+    vectors, lengths = torch.randn(3, 9, 16), torch.tensor([9, 6, 2])
+    predicted, before = predictions(backbone, vectors, lengths)
+    rows, positions = predicted.nonzero(as_tuple=True)
+    for i, (row, position) in enumerate(zip(rows, positions, strict=True)):
+        changed = vectors.clone()
+        changed[row, position] = torch.randn(16)
+        _, after = predictions(backbone, changed, lengths)
+        assert torch.equal(before[i], after[i])
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"], indirect=True)
+def test_a_causal_backbone_sees_no_later_item(backbone: CausalBackbone) -> None:
     vectors = torch.randn(2, 8, 16)
     changed = vectors.clone()
     changed[:, 5:] = torch.randn(2, 3, 16)
@@ -23,6 +44,27 @@ def test_no_position_sees_a_later_item(backbone: Backbone) -> None:
     before, after = backbone(vectors, lengths), backbone(changed, lengths)
     assert torch.equal(before[:, :5], after[:, :5])
     assert not torch.allclose(before[:, 5:], after[:, 5:])
+
+
+def test_only_items_are_predicted_and_one_at_least_is_read(backbone: Backbone) -> None:
+    lengths = torch.randint(2, 12, (64,))
+    predicted, states = backbone.training_states(torch.randn(64, 11, 16), lengths)
+    assert states.shape == (int(predicted.sum()), 16)
+    assert not predicted[torch.arange(11) >= lengths[:, None]].any()
+    assert (predicted.sum(1) >= 1).all()
+    assert (predicted.sum(1) < lengths).all()
+
+
+def test_training_and_serving_agree_on_the_last_item(backbone: Backbone) -> None:
+    vectors, lengths = torch.randn(40, 6, 16), torch.full((40,), 6)
+    predicted, states = backbone.training_states(vectors, lengths)
+    served = backbone.user_vectors(vectors[:, :5], lengths - 1)
+    rows = torch.arange(40)
+    if not isinstance(backbone, CausalBackbone):
+        rows = rows[predicted[:, 5] & (predicted.sum(1) == 1)]  # nothing else was masked
+    assert len(rows) > 2
+    flat = torch.cumsum(predicted.flatten(), 0).view_as(predicted) - 1
+    assert torch.allclose(states[flat[rows, 5]], served[rows], atol=1e-5)
 
 
 def test_every_earlier_item_matters(backbone: Backbone) -> None:
@@ -47,13 +89,6 @@ def test_padding_is_never_read(backbone: Backbone) -> None:
         assert torch.allclose(found[row], alone[0], atol=1e-5)
 
 
-def test_user_vector_is_the_state_after_the_last_item(backbone: Backbone) -> None:
-    vectors, lengths = torch.randn(2, 5, 16), torch.tensor([5, 3])
-    states = backbone(vectors, lengths)
-    expected = torch.stack([states[0, 4], states[1, 2]])
-    assert torch.equal(backbone.user_vectors(vectors, lengths), expected)
-
-
 def test_order_matters(backbone: Backbone) -> None:
     vectors, lengths = torch.randn(1, 4, 16), torch.tensor([4])
     swapped = vectors[:, [1, 0, 2, 3]]
@@ -64,7 +99,8 @@ def test_order_matters(backbone: Backbone) -> None:
 
 def test_a_gradient_reaches_every_weight(backbone: Backbone) -> None:
     backbone.train()
-    backbone(torch.randn(4, 10, 16), torch.full((4,), 10)).square().sum().backward()
+    _, states = backbone.training_states(torch.randn(4, 11, 16), torch.full((4,), 11))
+    states.square().sum().backward()
     for name, parameter in backbone.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name

@@ -1,12 +1,10 @@
-"""Losses against their definitions."""
-
-import math
+"""Contrastive losses against their definitions."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from trainer.losses import InfoNCE, SoftTarget, bce_loss, softmax_loss
+from trainer.contrast import InfoNCE, SoftTarget
 
 OWN = torch.arange(4)
 
@@ -67,15 +65,3 @@ def test_pulling_pairs_together_lowers_the_loss() -> None:
     apart = same(*range(16))
     loss = InfoNCE(0.1, learnable=False)
     assert loss(x, near, apart) < loss(x, far, apart)
-
-
-def test_softmax_starts_at_the_logarithm_of_the_catalogue() -> None:
-    states, table = torch.zeros(5, 4), torch.randn(10, 4)
-    assert softmax_loss(states, table, torch.arange(5)) == pytest.approx(math.log(10))
-
-
-def test_bce_never_takes_the_target_as_its_negative() -> None:
-    torch.manual_seed(0)
-    table = torch.tensor([[1.0], [-1.0]])
-    states, targets = torch.full((1000, 1), 20.0), torch.zeros(1000, dtype=torch.int64)
-    assert bce_loss(states, table, targets) == pytest.approx(0, abs=1e-6)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import torch
 from llmemb.adapter import Adapter, AdapterSettings
 from llmemb.errors import DataError, LLMEmbError
 from llmemb.interactions import LeaveOneOut, Sequences, leave_one_out
-from llmemb.srs import BackboneSettings, build_backbone
+from llmemb.srs import BackboneName, BackboneSettings, build_backbone
 from trainer import fit as fit_module
 from trainer.fit import Epoch, Recommender, fit, validation_ndcg
 from trainer.item_tables import AdaptedTable, IdTable
+from trainer.next_item import LossName
 from trainer.presets import FitSettings
 
 N_ITEMS = 20
@@ -28,22 +30,31 @@ def split() -> LeaveOneOut:
     return leave_one_out(Sequences(items, np.arange(0, len(items) + 1, 8)), N_ITEMS)
 
 
-def id_model() -> Recommender[IdTable]:
+def id_model(backbone: BackboneName = "sasrec") -> Recommender[IdTable]:
     torch.manual_seed(0)
-    settings = BackboneSettings(width=16, blocks=1, max_length=8)
-    return Recommender(IdTable(N_ITEMS, 16), build_backbone(settings))
+    settings = BackboneSettings(name=backbone, width=16, blocks=1, max_length=8)
+    return Recommender(IdTable.random(N_ITEMS, 16), build_backbone(settings))
 
 
 def settings(**changes: object) -> FitSettings:
     return FitSettings(batch_size=16, epochs=6, learning_rate=5e-3).model_copy(update=changes)
 
 
-@pytest.mark.parametrize("loss", ["softmax", "bce"])
+@pytest.mark.parametrize("loss", get_args(LossName))
 def test_it_learns_the_next_item(split: LeaveOneOut, tmp_path: Path, loss: str) -> None:
     model = id_model()
     before = validation_ndcg(model, split)
     fit(model, split, settings(loss=loss, epochs=12), seed=0, folder=tmp_path)
     assert validation_ndcg(model, split) > before + 0.3
+
+
+@pytest.mark.parametrize("backbone", get_args(BackboneName))
+def test_every_backbone_learns_the_next_item(
+    split: LeaveOneOut, tmp_path: Path, backbone: BackboneName
+) -> None:
+    model = id_model(backbone)
+    fit(model, split, settings(epochs=25, learning_rate=1e-2), seed=0, folder=tmp_path)
+    assert validation_ndcg(model, split) > 0.8
 
 
 def test_it_stops_when_validation_stops_rising(split: LeaveOneOut, tmp_path: Path) -> None:
@@ -126,6 +137,17 @@ def test_residuals_start_at_zero_and_can_be_left_away() -> None:
         table = adapted_table(id_dropout).eval()
         assert torch.equal(table(), table.adapter(table.projected))
     assert adapted_table(None).residual is None
+
+
+def test_a_table_gives_rows_as_it_gives_all() -> None:
+    items = torch.tensor([2, 7, 19])
+    for table in (adapted_table().eval(), IdTable.random(N_ITEMS, 16)):
+        assert torch.allclose(table(items), table()[items], atol=1e-6)
+
+
+def test_a_cold_item_is_nobodys_negative() -> None:
+    assert adapted_table().candidates.tolist() == [i for i in range(N_ITEMS) if i != 7]
+    assert IdTable.random(N_ITEMS, 16).candidates.tolist() == list(range(N_ITEMS))
 
 
 def test_id_dropout_leaves_out_residuals_only_while_training() -> None:

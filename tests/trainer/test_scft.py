@@ -13,8 +13,10 @@ from transformers import AutoTokenizer
 from llmemb.base_model import find_base_model
 from llmemb.encoder import EncoderSettings, load_encoder
 from llmemb.errors import ModelError, SettingsError
+from llmemb.interactions import Sequences
 from llmemb.prompt import PromptTemplate
 from trainer import scft as scft_module
+from trainer.cooccurrence import neighbours
 from trainer.presets import ScftSettings
 from trainer.scft import ViewsCollator, train_scft
 from trainer.steps import Step
@@ -25,6 +27,7 @@ FILMS = [
     {"title": f"Story {i}", "year": 1990 + i, "genres": [GENRES[i % 5], GENRES[i % 3]]}
     for i in range(24)
 ]
+SEQUENCES = Sequences(np.arange(24, dtype=np.int32), np.array([0, 2, 20, 24]))
 MEAN = EncoderSettings()
 SETTINGS = ScftSettings(epochs=2, batch_size=8, learning_rate=5e-3, checkpoint_steps=2)
 
@@ -45,6 +48,7 @@ def train(
         SETTINGS.model_copy(update=changes),
         seed=0,
         folder=folder,
+        sequences=SEQUENCES,
         report=report,
     )
     return folder / "encoder"
@@ -140,16 +144,18 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path, base: Path) ->
     assert steps[0].step == 3
 
 
-def collator(base: Path, items: list[dict] = FILMS) -> ViewsCollator:
+def collator(base: Path, items: list[dict] = FILMS, **changes: float) -> ViewsCollator:
     tokenizer = AutoTokenizer.from_pretrained(base)
-    return ViewsCollator(items, TEMPLATE, tokenizer, EncoderSettings(), drop=0.4, seed=0)
+    settings = SETTINGS.model_copy(update=changes)
+    near = neighbours(SEQUENCES, len(FILMS))
+    return ViewsCollator(items, TEMPLATE, tokenizer, EncoderSettings(), near, settings, seed=0)
 
 
 def test_views_are_fresh_at_each_visit_and_repeatable(base: Path) -> None:
     collate = collator(base)
-    views = {tuple(collate.view({"item": 3, "visit": v}, s)) for v in range(10) for s in (0, 1)}
+    views = {tuple(collate.view(3, v, s)) for v in range(10) for s in (0, 1)}
     assert len(views) > 5
-    assert collate.view({"item": 3, "visit": 2}, 1) == collate.view({"item": 3, "visit": 2}, 1)
+    assert collate.view(3, 2, 1) == collate.view(3, 2, 1)
 
 
 def test_items_that_read_alike_are_not_each_others_negatives(base: Path) -> None:
@@ -161,17 +167,29 @@ def test_items_that_read_alike_are_not_each_others_negatives(base: Path) -> None
 
 def test_views_that_say_the_same_are_not_each_others_negatives(base: Path) -> None:
     items = [{"title": "A", "year": 1}, {"title": "B", "year": 1}]
-    collate = collator(base, items)
-    collate.drop = 0.5  # one statement of the two is left
+    collate = collator(base, items, drop=0.5)  # one statement of the two is left
     rows = [{"item": 0, "visit": v} for v in range(20)] + [
         {"item": 1, "visit": v} for v in range(20)
     ]
     label = collate(rows)["label"]
     for i, one in enumerate(rows):
         for j, other in enumerate(rows):
-            alike = sorted(collate.view(one, 0)) == sorted(collate.view(other, 1))
-            assert (label[i, 1] == label[j, 2]) == alike
-    assert (label[:20, 1][:, None] == label[20:, 2]).any()  # both films say only their year
+            left = collate.view(one["item"], one["visit"], 0)
+            right = collate.view(other["item"], other["visit"], 1)
+            assert (label[i, 2] == label[j, 3]) == (sorted(left) == sorted(right))
+    assert (label[:20, 2][:, None] == label[20:, 3]).any()  # both films say only their year
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_positives_is_another_item_used_nearby(base: Path, share: float) -> None:
+    collate = collator(base, cooccurrence=share)
+    rows = [{"item": 10, "visit": visit} for visit in range(200)]
+    partners = [collate.partner(row) for row in rows]
+    assert np.mean([partner != 10 for partner in partners]) == pytest.approx(share, abs=0.1)
+    assert set(partners) <= {7, 8, 9, 10, 11, 12, 13}
+    batch = collate([*rows[:3], {"item": 2, "visit": 0}])
+    assert batch["label"][:, 0].tolist() == collate.groups[[10, 10, 10, 2]].tolist()
+    assert batch["label"][:3, 1].tolist() == collate.groups[partners[:3]].tolist()
 
 
 def test_only_the_top_layers_are_trained_where_asked(tmp_path: Path, base: Path) -> None:

@@ -1,0 +1,59 @@
+"""BERT4Rec (Sun et al., CIKM 2019, arXiv 1904.06690): attention in both directions, trained by masking."""
+
+import torch
+from torch import Tensor, nn
+
+from llmemb.srs.backbone import Backbone, BackboneSettings
+from llmemb.srs.transformer import Block
+
+MASKED_SHARE = 0.3  # of the items of a training sequence
+
+
+class BERT4Rec(Backbone):
+    """A mask stands for each item to predict; see :class:`Backbone` for shapes."""
+
+    def __init__(self, settings: BackboneSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        width = settings.width
+        self.mask = nn.Parameter(torch.randn(width) * width**-0.5)
+        # Counted from the end: the mask behind a sequence of any length stands at position 0.
+        self.positions = nn.Embedding(settings.max_length + 1, width)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.blocks))
+        self.norm = nn.LayerNorm(width)
+        nn.init.normal_(self.positions.weight, std=width**-0.5)
+
+    def user_vectors(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """See :meth:`Backbone.user_vectors`: the state of a mask put behind the last item."""
+        rows = torch.arange(len(lengths), device=lengths.device)
+        longer = torch.cat([vectors, vectors[:, :1]], dim=1)
+        masked = torch.zeros(longer.shape[:2], dtype=torch.bool, device=longer.device)
+        masked[rows, lengths] = True
+        return self._states(longer, masked, lengths + 1)[rows, lengths]
+
+    def training_states(self, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Backbone.training_states`: a random share of the items, and often the last one.
+
+        The last item is masked in half of the sequences, and wherever chance masked none: that is
+        the question asked when recommending.
+        """
+        masked = torch.rand(vectors.shape[:2], device=vectors.device) < MASKED_SHARE
+        masked &= torch.arange(vectors.shape[1], device=lengths.device) < lengths[:, None]
+        last = (torch.rand(len(lengths), device=lengths.device) < 0.5) | ~masked.any(1)
+        # One item at least stays to be read.
+        masked[torch.arange(len(lengths), device=lengths.device), lengths - 1] |= last
+        masked[:, 0] &= ~(masked.sum(1) == lengths)
+        return masked, self._states(vectors, masked, lengths)[masked]
+
+    def _states(self, vectors: Tensor, masked: Tensor, lengths: Tensor) -> Tensor:
+        vectors = torch.where(masked[:, :, None], self.mask, vectors)
+        steps = torch.arange(vectors.shape[1], device=vectors.device)
+        from_the_end = lengths[:, None] - 1 - steps
+        readable = from_the_end >= 0
+        places = self.positions(from_the_end.clamp(min=0))
+        x = self.dropout(vectors * self.settings.width**0.5 + places)
+        for block in self.blocks:
+            x = block(x, readable)
+        normed: Tensor = self.norm(x)
+        return normed
