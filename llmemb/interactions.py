@@ -3,9 +3,10 @@
 Reading raw logs lives in ``trainer.data``; metrics live in :mod:`llmemb.metrics`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,28 +50,34 @@ class Sequences:
 class LeaveOneOut:
     """The leave-one-out split: a user's last item is the test target, the one before it validates.
 
-    A user with fewer than ``MIN_EVALUATED`` interactions is trained on and not evaluated.
+    A user with fewer than ``MIN_EVALUATED`` interactions is trained on and not evaluated. Items that
+    are held out are left out of training and stay in histories: strictly cold items, made to order.
 
     Attributes:
         full: every user's whole sequence.
         evaluated: int64 ``[evaluated users]``, indices into ``full``.
         n_items: size of the catalogue.
+        held_out: bool ``[n_items]``.
     """
 
     full: Sequences
     evaluated: NDArray[np.int64]
     n_items: int
+    held_out: NDArray[np.bool_]
 
     @cached_property
     def train(self) -> Sequences:
-        """Every user's training items: all, or all but the last two where the user is evaluated."""
+        """Every user's training items: all, or all but the last two where the user is evaluated.
+
+        Items held out are skipped.
+        """
         kept = self.full.lengths.copy()
         kept[self.evaluated] -= 2
         position = np.arange(len(self.full.items)) - np.repeat(
             self.full.offsets[:-1], self.full.lengths
         )
-        mask = position < np.repeat(kept, self.full.lengths)
-        return Sequences(self.full.items[mask], np.concatenate([[0], np.cumsum(kept)]))
+        mask = (position < np.repeat(kept, self.full.lengths)) & ~self.held_out[self.full.items]
+        return Sequences(self.full.items[mask], np.append(0, np.cumsum(mask))[self.full.offsets])
 
     def targets(self, part: str) -> NDArray[np.int32]:
         """Return the ``"validation"`` or ``"test"`` target of each evaluated user, int32."""
@@ -83,6 +90,13 @@ class LeaveOneOut:
             self.full.items[start:end]
             for start, end in zip(starts, self._target_positions(part), strict=True)
         ]
+
+    def holding_out(self, share: float, seed: int) -> Self:
+        """Return the split with a random share of the items held out of training."""
+        chosen = np.random.default_rng(seed).permutation(self.n_items)
+        held_out = np.zeros(self.n_items, dtype=bool)
+        held_out[chosen[: round(share * self.n_items)]] = True
+        return replace(self, held_out=held_out)
 
     def _target_positions(self, part: str) -> NDArray[np.int64]:
         back = {"validation": 2, "test": 1}[part]
@@ -114,7 +128,7 @@ def leave_one_out(sequences: Sequences, n_items: int) -> LeaveOneOut:
             f"no user has {MIN_EVALUATED} interactions: leave-one-out needs one to train on, "
             "one to validate and one to test"
         )
-    return LeaveOneOut(sequences, evaluated, n_items)
+    return LeaveOneOut(sequences, evaluated, n_items, np.zeros(n_items, dtype=bool))
 
 
 def read_sequences(path: Path, catalogue: Catalogue) -> Sequences:

@@ -20,6 +20,11 @@ POPULARITY_NAME = re.compile(
 )
 """Names, in words, of attributes that may tell how popular an item is; a new item has none of them."""
 
+IDENTIFIER_NAME = re.compile(
+    r"\b(asin|isbn|issn|ean|upc|gtin|sku|mpn|uuid|guid|ur[li]s?|images?|thumbnails?)$"
+)
+"""Names, in words, of attributes that name an item or point to it and say nothing about it."""
+
 
 class PromptTemplate(BaseModel):
     """How attributes are written for the LLM; kept in the bundle, part of the encoder's fingerprint.
@@ -74,20 +79,26 @@ class PromptTemplate(BaseModel):
         return statements
 
 
-def popularity_like(catalogue: Catalogue) -> tuple[str, ...]:
-    """Return the attributes that tell an item's popularity: named so, and a number in every item.
+def excluded_by_default(catalogue: Catalogue) -> tuple[str, ...]:
+    """Return the attributes that do not enter the prompt unless asked for.
 
-    ``stars: 4.5`` is one; ``stars: ["Tom Hanks"]`` and ``rating: "PG"`` are not.
+    Those that tell an item's popularity, named so and a number in every item: ``stars: 4.5`` is one,
+    ``stars: ["Tom Hanks"]`` and ``rating: "PG"`` are not. And those that are named as identifiers or
+    links: ``asin``, ``image_url``.
     """
     return tuple(
         name
         for name in dict.fromkeys(catalogue.fields())
-        if POPULARITY_NAME.search(_words(name))
-        and all(
-            any(character.isdigit() for character in text)
-            for item in map(canonical_attributes, catalogue.attributes)
-            if (text := _text_of(item.get(name)))
-        )
+        if IDENTIFIER_NAME.search(_words(name))
+        or (POPULARITY_NAME.search(_words(name)) and _numeric(catalogue, name))
+    )
+
+
+def _numeric(catalogue: Catalogue, name: str) -> bool:
+    return all(
+        any(character.isdigit() for character in text)
+        for item in map(canonical_attributes, catalogue.attributes)
+        if (text := _text_of(item.get(name)))
     )
 
 

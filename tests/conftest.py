@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from tiny_bundle import make_tiny_bundle
 
+settings.register_profile("llmemb", deadline=None)  # a busy machine is no bug
+settings.load_profile("llmemb")
 torch.set_num_threads(1)  # tiny models gain nothing from more, and the machine may be shared
 
 

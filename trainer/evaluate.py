@@ -132,6 +132,7 @@ def evaluation_report(found: Ranks, split: LeaveOneOut, part: str) -> dict[str, 
     groups = {
         "all": np.ones(len(targets), dtype=bool),
         "tail": ~split.head[targets],
+        "warm_tail": ~split.head[targets] & ~cold,
         "head": split.head[targets],
         "cold": cold,
         "novel": ~repeat,

@@ -22,7 +22,7 @@ class Section(BaseModel):
 class PromptSettings(Section):
     """Which attributes the LLM reads."""
 
-    include: tuple[str, ...] = ()  # popularity-like attributes to keep after all
+    include: tuple[str, ...] = ()  # of those left out by default (popularity, identifiers)
     exclude: tuple[str, ...] = ()  # further attributes to leave out
     value_chars: int = Field(default=200, ge=1)  # a longer value is cut there
 
@@ -30,7 +30,8 @@ class PromptSettings(Section):
 class ScftSettings(Section):
     """Supervised contrastive fine-tuning of the LLM (paper, section 3.2)."""
 
-    epochs: float = Field(default=4, gt=0)  # visits of each training item
+    seed: int | None = Field(default=None, ge=0)  # None: the run's
+    epochs: float = Field(default=4, ge=0)  # visits of each training item; 0: the LLM as it is
     batch_size: int = Field(default=64, ge=2)  # pairs in one contrastive batch
     accumulation: int = Field(default=1, ge=1)  # batches to one optimiser step
     learning_rate: float = Field(default=2e-4, gt=0)
@@ -73,6 +74,7 @@ class RatSettings(FitSettings):
     """Recommendation adaptation training (paper, section 3.3)."""
 
     adapter_hidden: int | None = Field(default=None, ge=1)  # None: one linear layer
+    experts: int = Field(default=1, ge=1)  # adapters in a mixture
     id_residual: bool = True  # items seen in training add a learnt vector to the adapted one
     id_dropout: float = Field(default=0.2, ge=0, lt=1)  # share of residuals left out of a step
     alignment: Literal["infonce", "soft"] = "infonce"
@@ -91,6 +93,11 @@ class Preset(Section):
     srs: BackboneSettings = BackboneSettings()
     collaborative: FitSettings = FitSettings()
     rat: RatSettings = RatSettings()
+
+    @property
+    def scft_seed(self) -> int:
+        """Seed of SCFT."""
+        return self.seed if self.scft.seed is None else self.scft.seed
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -71,7 +71,7 @@ class Progress:
         columns = (
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description:<14}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),

@@ -19,7 +19,7 @@ from llmemb.srs import build_backbone
 from trainer.contrast import contrastive_loss
 from trainer.fit import Epoch, Recommender, fit
 from trainer.item_tables import AdaptedTable, IdTable
-from trainer.presets import Preset
+from trainer.presets import Preset, RatSettings
 
 ALIGNED_ITEMS = 1024  # distinct items of a batch that the alignment loss looks at
 
@@ -42,7 +42,10 @@ def adapted_model(
     """
     torch.manual_seed(preset.seed)
     shape = AdapterSettings(
-        inputs=projected.shape[1], hidden=preset.rat.adapter_hidden, outputs=preset.srs.width
+        inputs=projected.shape[1],
+        hidden=preset.rat.adapter_hidden,
+        experts=preset.rat.experts,
+        outputs=preset.srs.width,
     )
     id_dropout = preset.rat.id_dropout if preset.rat.id_residual else None
     table = AdaptedTable(projected, Adapter(shape), seen, id_dropout)
@@ -62,7 +65,7 @@ def train_collaborative(
 
 def train_rat(
     model: Recommender[AdaptedTable],
-    teacher: Tensor,
+    teacher: Tensor | None,
     split: LeaveOneOut,
     preset: Preset,
     folder: Path,
@@ -72,30 +75,41 @@ def train_rat(
 
     Args:
         model: see :func:`adapted_model`.
-        teacher: float ``[items, width]``, the collaborative SRS's item embeddings, frozen.
+        teacher: float ``[items, width]``, the collaborative SRS's item embeddings, frozen; ``None``:
+            no alignment.
         split: training sequences and validation targets.
         preset: all settings.
         folder: for the checkpoint and the history.
         report: told of each finished epoch.
     """
     settings = preset.rat
-    teacher = teacher.to(best_device())
-    contrast = contrastive_loss(settings.alignment, settings.alignment_temperature, learnable=False)
-
-    def alignment(items: Tensor) -> Tensor:
-        """Pull the adapted vectors of a batch's items to the teacher's (paper, equation 9)."""
-        chosen = items[torch.randperm(len(items))[:ALIGNED_ITEMS]]
-        adapted = model.table.adapter(model.table.projected[chosen])
-        same = torch.eye(len(chosen), dtype=torch.bool, device=chosen.device)
-        loss: Tensor = contrast(adapted, teacher[chosen], same)
-        return settings.alignment_weight * loss
-
+    extra_loss = None if teacher is None else alignment_loss(model.table, teacher, settings)
     fit(
         model,
         split,
         settings,
         seed=preset.seed,
         folder=folder,
-        extra_loss=alignment if settings.alignment_weight else None,
+        extra_loss=extra_loss,
         report=report,
     )
+
+
+def alignment_loss(
+    table: AdaptedTable, teacher: Tensor, settings: RatSettings
+) -> Callable[[Tensor], Tensor]:
+    """Return the loss that pulls adapted vectors to the teacher's (paper, equation 9).
+
+    It is called with a batch's distinct items, int64 ``[items]``.
+    """
+    teacher = teacher.to(best_device())
+    contrast = contrastive_loss(settings.alignment, settings.alignment_temperature, learnable=False)
+
+    def alignment(items: Tensor) -> Tensor:
+        chosen = items[torch.randperm(len(items))[:ALIGNED_ITEMS]]
+        adapted = table.adapter(table.projected[chosen])
+        same = torch.eye(len(chosen), dtype=torch.bool, device=chosen.device)
+        loss: Tensor = contrast(adapted, teacher[chosen], same)
+        return settings.alignment_weight * loss
+
+    return alignment

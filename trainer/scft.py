@@ -93,6 +93,9 @@ def train_scft(
         raise DataError("SCFT needs two items with training interactions to tell apart")
     torch.manual_seed(seed)
     model = _model_with_lora(base, encoder, settings)
+    if not settings.epochs:  # LoRA starts as no change at all
+        _write_encoder(folder / "encoder", model)
+        return
     visits = _visits(len(items), settings.epochs, seed)
     batch_size = min(settings.batch_size, len(items), len(visits["item"]))
     steps = max(1, len(visits["item"]) // (batch_size * settings.accumulation))

@@ -1,8 +1,7 @@
-"""Stages of a training run: each writes its result once, and is run again only if its inputs change."""
+"""Stages of a training run: each result is kept under a hash of its inputs and never made twice."""
 
 import fcntl
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ def run_stage(
 
     Args:
         work: the run's working folder.
-        name: the stage, also its folder's name.
+        name: the stage; its folder is called ``<name>-<key>``.
         inputs: everything that decides the result: settings, and the keys of earlier stages.
         produce: writes the result into the folder it is given, which may hold what an interrupted
             run with the same inputs left there.
@@ -32,15 +31,11 @@ def run_stage(
     """
     content = json_bytes({"version": llmemb.__version__, "inputs": inputs})
     key = hashlib.sha256(content).hexdigest()
-    folder = work / name
-    if not (folder / INPUTS).is_file() or (folder / INPUTS).read_bytes() != content:
-        # First what says that something is there: a kill inside rmtree must not leave that alone.
-        (folder / DONE).unlink(missing_ok=True)
-        (folder / INPUTS).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+    folder = work / f"{name}-{key[:16]}"
+    if not (folder / DONE).exists():
+        folder.mkdir(exist_ok=True)
         with replacing_file(folder / INPUTS) as aside:
             aside.write_bytes(content)
-    if not (folder / DONE).exists():
         produce(folder)
         (folder / DONE).touch()
     return folder, key

@@ -32,7 +32,7 @@ from llmemb.files import (
     sweep_leftovers,
 )
 from llmemb.projection import Projection, fit_projection
-from llmemb.prompt import PromptTemplate, popularity_like
+from llmemb.prompt import PromptTemplate, excluded_by_default
 from trainer.card import model_card
 from trainer.dataset import Dataset
 from trainer.evaluate import evaluation_report, popularity_scorer, ranks
@@ -67,12 +67,12 @@ def train(
     torch.use_deterministic_algorithms(True, warn_only=True)
     with only_run(work):
         sweep_leftovers(out)
-        return _Run(data, base, preset, work, progress).bundle(out)
+        return Run(data, base, preset, work, progress).bundle(out)
 
 
 def prompt_template(data: Dataset, preset: Preset) -> PromptTemplate:
-    """Return the template of a data set: its fields in order, popularity-like ones left out."""
-    excluded = (*popularity_like(data.catalogue), *preset.prompt.exclude)
+    """Return the template of a data set: its fields in order, some left out."""
+    excluded = (*excluded_by_default(data.catalogue), *preset.prompt.exclude)
     return PromptTemplate(
         domain=data.domain,
         fields=tuple(data.catalogue.fields()),
@@ -81,10 +81,11 @@ def prompt_template(data: Dataset, preset: Preset) -> PromptTemplate:
     )
 
 
-class _Run:
-    """One training run: a method a stage, each running what it needs first.
+class Run:
+    """One training run: a property a stage, each running what it needs first.
 
-    A stage's method returns its folder and its key.
+    A stage's property is its folder and its key. Runs with other settings may share ``work``: what
+    they have in common is made once.
     """
 
     def __init__(
@@ -100,6 +101,8 @@ class _Run:
 
     @cached_property
     def scft(self) -> tuple[Path, str]:
+        """The fine-tuned encoder."""
+
         def produce(folder: Path) -> None:
             from trainer.scft import train_scft  # slow to import, of no use once the stage is done
 
@@ -110,7 +113,7 @@ class _Run:
                     self.base,
                     self.preset.encoder,
                     self.preset.scft,
-                    seed=self.preset.seed,
+                    seed=self.preset.scft_seed,
                     folder=folder,
                     sequences=self.data.split.train.renumbered(np.cumsum(self.seen) - 1),
                     report=report,
@@ -122,12 +125,13 @@ class _Run:
             "prompt": self.template.model_dump(mode="json"),
             "encoder": self.preset.encoder.model_dump(mode="json"),
             "scft": self.preset.scft.model_dump(mode="json"),
-            "seed": self.preset.seed,
+            "seed": self.preset.scft_seed,
         }
         return run_stage(self.work, "scft", inputs, produce)
 
     @cached_property
     def vectors(self) -> tuple[Path, str]:
+        """LLM vectors of the whole catalogue."""
         scft, key = self.scft
 
         def produce(folder: Path) -> None:
@@ -146,6 +150,8 @@ class _Run:
 
     @cached_property
     def collaborative(self) -> tuple[Path, str]:
+        """The ID-only SRS."""
+
         def produce(folder: Path) -> None:
             model = collaborative_model(self.preset, self.data.facts.items)
             with self.progress.epochs("collaborative") as report:
@@ -164,11 +170,22 @@ class _Run:
 
     @cached_property
     def rat(self) -> tuple[Path, str]:
+        """Adapter and backbone."""
         _, vectors_key = self.vectors
-        collaborative, collaborative_key = self.collaborative
+        inputs = {
+            "vectors": vectors_key,
+            "projection": self.preset.projection.model_dump(mode="json"),
+            "srs": self.preset.srs.model_dump(mode="json"),
+            "rat": self.preset.rat.model_dump(mode="json"),
+            "seed": self.preset.seed,
+        }
+        if self.preset.rat.alignment_weight:
+            inputs["collaborative"] = self.collaborative[1]
 
         def produce(folder: Path) -> None:
-            teacher = load_file(collaborative / MODEL)["table.vectors"]
+            teacher = None
+            if self.preset.rat.alignment_weight:
+                teacher = load_file(self.collaborative[0] / MODEL)["table.vectors"]
             model = adapted_model(self.preset, self.projected(), self.seen)
             with self.progress.epochs("rat") as report:
                 train_rat(model, teacher, self.data.split, self.preset, folder, report)
@@ -176,17 +193,12 @@ class _Run:
                 save_file(model.state_dict(), aside)
             (folder / CHECKPOINT).unlink(missing_ok=True)
 
-        inputs = {
-            "vectors": vectors_key,
-            "collaborative": collaborative_key,
-            "projection": self.preset.projection.model_dump(mode="json"),
-            "rat": self.preset.rat.model_dump(mode="json"),
-        }
         return run_stage(self.work, "rat", inputs, produce)
 
     @cached_property
     def evaluation(self) -> tuple[Path, str]:
-        _, key = self.rat
+        """Test metrics of popularity, the ID-only SRS and the result."""
+        inputs = {"rat": self.rat[1], "collaborative": self.collaborative[1]}
 
         def produce(folder: Path) -> None:
             split = self.data.split
@@ -202,9 +214,10 @@ class _Run:
             with replacing_file(folder / METRICS) as aside:
                 aside.write_bytes(json_bytes(reports))
 
-        return run_stage(self.work, "evaluate", {"rat": key}, produce)
+        return run_stage(self.work, "evaluate", inputs, produce)
 
     def bundle(self, out: Path) -> Manifest:
+        """Write the bundle to ``out`` and return its manifest."""
         metrics, _ = self.evaluation
         encoder = self.scft[0] / ENCODER
         model = self.trained_adapted()
@@ -241,23 +254,28 @@ class _Run:
 
     @cached_property
     def llm_vectors(self) -> NDArray[np.float16]:
+        """float16 ``[items, llm]``."""
         vectors: NDArray[np.float16] = load_arrays(self.vectors[0] / VECTORS)["vectors"]
         return vectors
 
     @cached_property
     def projection(self) -> Projection:
+        """The projection, fitted on items with training interactions."""
         settings = self.preset.projection
         return fit_projection(self.llm_vectors[self.seen], settings.dimensions, settings.kind)
 
     def projected(self) -> NDArray[np.float32]:
+        """Return projected LLM vectors, float32 ``[items, projected]``."""
         return self.projection(self.llm_vectors)
 
     def trained_collaborative(self) -> Recommender[IdTable]:
+        """Return the ID-only SRS with its trained weights."""
         model = collaborative_model(self.preset, self.data.facts.items)
         model.load_state_dict(load_file(self.collaborative[0] / MODEL))
         return model
 
     def trained_adapted(self) -> Recommender[AdaptedTable]:
+        """Return adapter and backbone with their trained weights."""
         model = adapted_model(self.preset, self.projected(), self.seen)
         model.load_state_dict(load_file(self.rat[0] / MODEL))
         return model

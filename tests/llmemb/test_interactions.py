@@ -56,6 +56,28 @@ def test_no_interaction_is_lost_or_invented(lists: list[list[int]]) -> None:
     assert split.popularity.sum() == len(split.train.items)
 
 
+@given(st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=8), min_size=1, max_size=8))
+def test_items_held_out_are_in_no_training_sequence_and_stay_in_histories(
+    lists: list[list[int]],
+) -> None:
+    whole = leave_one_out(sequences(*lists), 10)
+    split = whole.holding_out(0.3, seed=1)
+    assert split.held_out.sum() == 3
+    expected = [[i for i in whole.train[u] if not split.held_out[i]] for u in range(len(lists))]
+    assert [split.train[u].tolist() for u in range(len(lists))] == expected
+    assert not split.popularity[split.held_out].any()
+    for part in ("validation", "test"):
+        assert np.array_equal(split.targets(part), whole.targets(part))
+        histories = zip(split.histories(part), whole.histories(part), strict=True)
+        assert all(np.array_equal(a, b) for a, b in histories)
+    assert np.array_equal(split.held_out, whole.holding_out(0.3, seed=1).held_out)
+
+
+def test_renumbering_keeps_the_sequences() -> None:
+    found = sequences([2, 5], [], [5]).renumbered(np.array([9, 9, 0, 9, 9, 1]))
+    assert [found[u].tolist() for u in range(3)] == [[0, 1], [], [1]]
+
+
 def test_reading_names_what_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "interactions.parquet"
     catalogue = Catalogue(["a", "b"], [{}, {}])

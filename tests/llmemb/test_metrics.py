@@ -42,3 +42,23 @@ def test_metrics_follow_their_definitions(ranks: list[int]) -> None:
 
 def test_an_empty_group_is_zero_not_nan() -> None:
     assert set(ranking_metrics(np.array([], dtype=np.int64)).values()) == {0.0}
+
+
+def test_metrics_agree_with_ir_measures() -> None:
+    import ir_measures
+    from ir_measures import RR, Success, nDCG
+
+    torch.manual_seed(0)
+    scores, targets = torch.randn(40, 60), torch.randint(60, (40,))
+    found = ranking_metrics(target_ranks(scores, targets).numpy())
+    run = [
+        ir_measures.ScoredDoc(str(user), str(item), float(scores[user, item]))
+        for user in range(40)
+        for item in range(60)
+    ]
+    truth = [ir_measures.Qrel(str(user), str(int(item)), 1) for user, item in enumerate(targets)]
+    for k in (10, 20):
+        names = {Success @ k: "HR", nDCG @ k: "NDCG", RR @ k: "MRR"}
+        theirs = ir_measures.calc_aggregate(list(names), truth, run)
+        for measure, name in names.items():
+            assert found[f"{name}@{k}"] == pytest.approx(theirs[measure], abs=1e-6), measure

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmemb.catalogue import Catalogue, content_hash
-from llmemb.prompt import PromptTemplate, popularity_like
+from llmemb.prompt import PromptTemplate, excluded_by_default
 
 FILM = {"title": "Toy Story", "year": 1995, "genres": ["Animation", "Comedy"]}
 TEMPLATE = PromptTemplate(domain="film", fields=("title", "year", "genres"))
@@ -111,10 +111,23 @@ def test_popularity_is_kept_from_the_llm() -> None:
             "rating": "R",
         },
     ]
-    found = popularity_like(Catalogue(["a", "b"], items))
+    found = excluded_by_default(Catalogue(["a", "b"], items))
     assert set(found) == {"stars", "review_count", "rank", "salesRank", "ratings"}
 
 
 def test_names_that_only_sound_like_popularity_stay() -> None:
     items = [{"stars": ["Tom Hanks"], "frank": 1, "start": 2, "review": "5 stars", "country": "x1"}]
-    assert popularity_like(Catalogue(["a"], items)) == ()
+    assert excluded_by_default(Catalogue(["a"], items)) == ()
+
+
+def test_identifiers_and_links_are_left_out() -> None:
+    item = {
+        "asin": "B00",
+        "imageUrl": "http://x",
+        "isbn": "97",
+        "title": "T",
+        "casino": "y",
+        "url": 1,
+    }
+    found = excluded_by_default(Catalogue(["a"], [item]))
+    assert set(found) == {"asin", "imageUrl", "isbn", "url"}

@@ -91,7 +91,9 @@ def test_the_report_has_the_agreed_keys(split: LeaveOneOut, model: tuple) -> Non
     report = evaluation_report(ranks(backbone_scorer(*model), split, "test"), split, "test")
     assert set(report) == {"full", "unseen", "sampled100", "coverage@10", "n_users"}
     for protocol in ("full", "unseen", "sampled100"):
-        assert {"all", "tail", "head", "cold", "novel", "repeat"} == set(report[protocol])
+        assert {"all", "tail", "warm_tail", "head", "cold", "novel", "repeat"} == set(
+            report[protocol]
+        )
         assert {"HR@10", "NDCG@10", "MRR@10", "HR@20"} <= set(report[protocol]["all"])
     full = report["full"]
     assert full["all"]["n"] == report["n_users"] == full["tail"]["n"] + full["head"]["n"]

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 from tiny import CONFIGS, make_tiny_llm
 from transformers import AutoTokenizer
 
 from llmemb.base_model import find_base_model
-from llmemb.encoder import EncoderSettings, load_encoder
+from llmemb.encoder import Encoder, EncoderSettings, load_base, load_encoder
 from llmemb.errors import ModelError, SettingsError
 from llmemb.interactions import Sequences
 from llmemb.prompt import PromptTemplate
@@ -178,6 +179,30 @@ def test_views_that_say_the_same_are_not_each_others_negatives(base: Path) -> No
             right = collate.view(other["item"], other["visit"], 1)
             assert (label[i, 2] == label[j, 3]) == (sorted(left) == sorted(right))
     assert (label[:20, 2][:, None] == label[20:, 3]).any()  # both films say only their year
+
+
+def test_no_epochs_leave_the_llm_as_it_is(tmp_path: Path, base: Path) -> None:
+    folder = train(tmp_path, base, epochs=0)
+    model = find_base_model(str(base))
+    prompts = [TEMPLATE.render(film) for film in FILMS]
+    plain = Encoder(
+        load_base(model, torch.float32),
+        AutoTokenizer.from_pretrained(base),
+        MEAN,
+        torch.device("cpu"),
+    )
+    found = load_encoder(folder, model, MEAN, dtype=torch.float32).encode(prompts)
+    assert np.allclose(found, plain.encode(prompts), atol=1e-3)
+
+
+def test_chunks_of_like_length_change_nothing(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = weights(train(tmp_path / "whole", base))
+    monkeypatch.setattr(scft_module, "CHUNK_TOKENS", 40)
+    chunked = train(tmp_path / "chunked", base)
+    first, second = (load(data) for data in (whole, weights(chunked)))
+    assert all(torch.allclose(first[name], second[name], atol=2e-3) for name in first)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

@@ -1,0 +1,108 @@
+"""Quality, measured: every row of the report on one data set, three seeds, the test split.
+
+    make quality DATA=data/beauty            # all of it; hours on two cores, resumed where it was
+    python benchmarks/quality.py data/beauty --only 'id/*' --seeds 1
+
+Writes ``results/quality-<data>.json`` after every row and, with all rows there, ``docs/results.md``.
+Cheapest rows first, the first seed of all before the second of any. Nothing here is tuned: settings come
+from the presets, which were chosen on validation.
+"""
+
+import argparse
+import itertools
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from quality_promises import promises
+from quality_report import write_results_page
+from quality_rows import SEEDS, Found, Measured, Workshop, all_rows
+from report import write_report
+from rich.console import Console
+
+from llmemb.base_model import DEFAULT_BASE_MODEL, find_base_model
+from llmemb.errors import LLMEmbError
+from trainer.dataset import read_dataset
+from trainer.progress import Progress
+from trainer.stages import only_run
+
+
+def main() -> None:
+    """Measure what is not measured yet, writing the report as it grows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="prepared data (`llmemb data prepare`)")
+    parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="the LLM")
+    parser.add_argument("--only", default="*", help="rows, as a pattern: 'default/*'")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"at most ({SEEDS})")
+    parser.add_argument("--work", type=Path, help="where stages are kept (<data>.quality)")
+    parser.add_argument(
+        "--rectools", type=Path, default=Path(".venv-rectools/bin/python"), help="its Python"
+    )
+    arguments = parser.parse_args()
+    data = read_dataset(arguments.data)
+    work = arguments.work or arguments.data.with_name(f"{arguments.data.name}.quality")
+    progress = Progress(Console(stderr=True))
+    with only_run(work):
+        base = find_base_model(arguments.base_model)
+        workshop = Workshop(data, base, work, progress, arguments.rectools)
+        found: Found = {}
+        rows = [row for row in all_rows() if fnmatch(row.name, arguments.only)]
+        for seed, row in itertools.product(range(arguments.seeds), rows):
+            if seed not in row.seeds:
+                continue
+            print(f"{row.name}, seed {seed}", file=sys.stderr)
+            found.setdefault(row, {})[seed] = workshop.measure(row, seed)
+            path = write(workshop, found)
+        if arguments.only == "*" and arguments.seeds == SEEDS:
+            write_results_page(path, workshop, found)
+    print(path)
+
+
+def write(workshop: Workshop, found: Found) -> Path:
+    """Write the JSON of all rows that are measured so far."""
+    rows = {row.name: figures(list(seeds.values())) for row, seeds in found.items()}
+    return write_report(
+        f"quality-{workshop.data.facts.name}",
+        f"quality on {workshop.data.facts.name}: leave-one-out, test split, {workshop.base.source}",
+        max(len(seeds) for seeds in found.values()),
+        promises(found, workshop.data.split),
+        protocol={
+            "full": "all items ranked",
+            "unseen": "items of the user's history left out of the ranking, targets without a "
+            "training interaction left out of the average",
+            "sampled100": "the target among 100 fixed uniform negatives",
+            "tail": "the 80% of items with the fewest training interactions",
+            "seeds": "of the SRS: initial weights, order, dropout; LLM vectors are the same for all",
+        },
+        rows=rows,
+    )
+
+
+def figures(seeds: list[Measured]) -> dict[str, Any]:
+    """Return a row's metrics, each as the mean and its seeds."""
+    reports = [seed.report for seed in seeds]
+
+    def merged(values: list[Any]) -> Any:
+        if isinstance(values[0], dict):
+            return {key: merged([value[key] for value in values]) for key in values[0]}
+        if isinstance(values[0], int):
+            return values[0]
+        return {
+            "mean": round(float(np.mean(values)), 5),
+            "seeds": [round(value, 5) for value in values],
+        }
+
+    return {
+        **merged(reports),
+        "train_seconds": round(float(np.mean([seed.train_seconds for seed in seeds])), 1),
+        "epochs": [seed.epochs for seed in seeds],
+    }
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LLMEmbError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,173 @@
+"""docs/results.md: the tables of one data set between its markers, and its pictures beside them.
+
+What stands outside the markers is written by hand and stays.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+from quality_promises import gains
+from quality_rows import ABLATIONS, BACKBONES, Found, Row, Workshop, all_rows
+
+from llmemb.files import replacing_file
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+DOCS = Path(__file__).parents[1] / "docs"
+BUCKETS = (0, 1, 3, 6, 11, 21, 51)  # training interactions of the target, lower bounds
+MAPPED_ITEMS = 3000
+CATEGORY_FIELDS = ("categories", "category", "genres", "genre")
+COLUMNS = [(g, m) for g in ("all", "tail", "head") for m in ("HR@10", "NDCG@10")]
+
+
+def write_results_page(results: Path, workshop: Workshop, found: Found) -> None:
+    """Draw the pictures and write the tables between the page's markers for this data set."""
+    name = workshop.data.facts.name
+    report = json.loads(results.read_bytes())
+    pictures = {
+        "gain by popularity of the target": _gain_by_popularity(workshop, found),
+        "ablations": _ablations(found),
+        "the catalogue's vectors": _map(workshop),
+    }
+    lines = [_machine(report), "", "Full ranking, all items:", "", *_table(report, "full"), ""]
+    lines += ["Seen items left out (`unseen`):", "", *_table(report, "unseen"), ""]
+    lines += ["The target among 100 fixed negatives:", "", *_table(report, "sampled100"), ""]
+    lines += ["| promise | measured | target | holds |", "|---|---:|---|---|"]
+    lines += [
+        f"| {one['line']} | {one['value']} | {one['target']} | {'yes' if one['holds'] else '**no**'} |"
+        for one in report["must_show"]
+    ]
+    for title, figure in pictures.items():
+        path = DOCS / "figures" / f"{name}-{title.replace(' ', '-').replace(chr(39), '')}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_file(path) as aside:
+            figure.savefig(aside, dpi=120, format="png", bbox_inches="tight")
+        lines += ["", f"![{title}](figures/{path.name})"]
+    page = DOCS / "results.md"
+    text = page.read_text(encoding="utf-8")
+    begin, end = f"<!-- figures of {name} -->", f"<!-- end of {name} -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    with replacing_file(page) as aside:
+        aside.write_text("\n".join([before + begin, "", *lines, "", end]) + after, encoding="utf-8")
+
+
+def _machine(report: dict[str, Any]) -> str:
+    machine = report["machine"]
+    return (
+        f"{report['date']}, {machine['cores']} cores ({machine['cpu']}), {machine['ram_gib']} GiB, "
+        f"GPU: {machine['gpu'] or 'none'}; mean ± standard deviation of {report['runs']} seeds; "
+        f"`{report['command']}` at {report['commit'][:12]}."
+    )
+
+
+def _table(report: dict[str, Any], protocol: str) -> list[str]:
+    head = ["", *(f"{metric} {group}" for group, metric in COLUMNS), "s an epoch", "epochs"]
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
+    for name, row in report["rows"].items():
+        cells = [
+            f"{np.mean(v['seeds']):.4f} ± {np.std(v['seeds']):.4f}"
+            for v in (row[protocol][group][metric] for group, metric in COLUMNS)
+        ]
+        epochs = float(np.mean(row["epochs"]))
+        speed = f"{row['train_seconds'] / epochs:.1f}" if epochs else ""
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {speed} | {epochs:.0f} |")
+    return lines
+
+
+def _gain_by_popularity(workshop: Workshop, found: Found) -> plt.Figure:
+    split = workshop.data.split
+    popularity = split.popularity[split.targets("test")]
+    bucket = np.searchsorted(BUCKETS, popularity, side="right") - 1
+    rows = {row.name: seeds for row, seeds in found.items()}
+    figure, axes = plt.subplots(figsize=(8, 4))
+    places = np.arange(len(BUCKETS))
+    for i, backbone in enumerate(BACKBONES):
+        own = [gains(s) for name, s in rows.items() if name.startswith(f"id/{backbone}/")]
+        best = max(own, key=lambda values: float(values.mean()))
+        ours = gains(rows[f"default/{backbone}"])
+        heights = [(ours - best)[bucket == b].mean() for b in range(len(BUCKETS))]
+        axes.bar(places + 0.27 * (i - 1), heights, 0.25, label=backbone)
+    edges = [*BUCKETS[1:], None]
+    axes.set_xticks(
+        places,
+        [
+            f"{a}+" if b is None else (f"{a}" if b == a + 1 else f"{a}-{b - 1}")
+            for a, b in zip(BUCKETS, edges, strict=True)
+        ],
+    )
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("training interactions of the target")
+    axes.set_ylabel("NDCG@10 over the best ID-only row")
+    axes.legend()
+    return figure
+
+
+def _ablations(found: Found) -> plt.Figure:
+    rows = {row.name: seeds for row, seeds in found.items()}
+    whole = gains(rows["default/sasrec"])
+    figure, axes = plt.subplots(figsize=(8, 4.5))
+    names = ["raw/sasrec", *(f"ablation/{lever}" for lever in ABLATIONS)]
+    for place, name in enumerate(reversed(names)):
+        difference = gains(rows[name]) - whole
+        low, high = _interval(difference)
+        axes.barh(place, difference.mean(), color="tab:blue" if high < 0 else "tab:grey")
+        axes.plot([low, high], [place, place], color="black", linewidth=1)
+    axes.set_yticks(range(len(names)), [name.removeprefix("ablation/") for name in reversed(names)])
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("NDCG@10, full ranking, less that of default/sasrec (95% interval over users)")
+    return figure
+
+
+def _interval(difference: NDArray[np.float64]) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    means = [
+        difference[rng.integers(len(difference), size=len(difference))].mean() for _ in range(1000)
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _map(workshop: Workshop) -> plt.Figure:
+    """t-SNE of the items' vectors before SCFT, after SCFT and after RAT, coloured by category."""
+    from sklearn.manifold import TSNE
+
+    by_name: dict[str, Row] = {row.name: row for row in all_rows()}
+    raw = workshop.run(by_name["raw/sasrec"], 0)
+    tuned = workshop.run(by_name["default/sasrec"], 0)
+    catalogue = workshop.data.catalogue
+    field = next((f for f in CATEGORY_FIELDS if f in catalogue.fields()), None)
+    labels = np.array([_first(item.get(field)) if field else "" for item in catalogue.attributes])
+    names, counts = np.unique(labels[labels != ""], return_counts=True)
+    shown = names[np.argsort(-counts)][:8]
+    chosen = np.flatnonzero(np.isin(labels, shown) if len(shown) else labels == "")
+    chosen = np.random.default_rng(0).permutation(chosen)[:MAPPED_ITEMS]
+    spaces = {
+        "LLM": raw.llm_vectors,
+        "LLM after SCFT": tuned.llm_vectors,
+        "item vectors after RAT": tuned.trained_adapted().item_vectors().numpy(),
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(15, 5))
+    for panel, (title, vectors) in zip(axes, spaces.items(), strict=True):
+        vectors = vectors[chosen].astype(np.float32)
+        vectors = vectors - vectors.mean(0)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        flat = TSNE(metric="cosine", init="random", random_state=0).fit_transform(vectors)
+        for label in shown:
+            members = labels[chosen] == label
+            panel.scatter(*flat[members].T, s=3, label=label)
+        panel.set_title(title)
+        panel.set_axis_off()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=8, markerscale=4)
+    return figure
+
+
+def _first(value: Any) -> str:
+    while isinstance(value, list):
+        value = value[0] if value else ""
+    return str(value or "")

@@ -1,0 +1,209 @@
+"""The rows of the quality report: what each trains, and how one row with one seed is measured."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rectools_peer import rectools_scorer
+from safetensors.numpy import load_file, save_file
+
+from llmemb.base_model import BaseModel
+from llmemb.files import json_bytes, replacing_file
+from llmemb.srs import build_backbone
+from trainer.cooccurrence import cooccurrence_scorer
+from trainer.dataset import Dataset
+from trainer.evaluate import Ranks, Scorer, evaluation_report, popularity_scorer, ranks
+from trainer.fit import Recommender, fit
+from trainer.item_tables import IdTable
+from trainer.presets import build_preset
+from trainer.progress import Progress
+from trainer.stages import run_stage
+from trainer.train import Run
+
+BACKBONES = ("sasrec", "gru4rec", "bert4rec")
+LOSSES = ("bce", "gbce", "sampled", "softmax")
+SEEDS = 3
+HELD_OUT, HELD_OUT_SEED = 0.1, 0  # of the items, for the rows on strictly cold items
+
+Kind = Literal["popularity", "cooccurrence", "id", "llminit", "adapted", "rectools"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report.
+
+    Attributes:
+        kind: what is trained.
+        overrides: settings that differ from the preset's.
+        cold: whether a tenth of the items is held out of training.
+    """
+
+    name: str
+    kind: Kind
+    preset: str = "default"
+    overrides: tuple[str, ...] = ()
+    cold: bool = False
+
+    @property
+    def seeds(self) -> range:
+        """Rows without chance in them run once."""
+        return range(1 if self.kind in ("popularity", "cooccurrence") else SEEDS)
+
+
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "projection-pca": ("projection.kind=pca",),
+    "no-id-residual": ("rat.id_residual=false",),
+    "no-id-dropout": ("rat.id_dropout=0",),
+    "two-layer-adapter": ("rat.adapter_hidden=512",),
+    "mixture-of-experts": ("rat.experts=4",),
+    "alignment-infonce": ("rat.alignment=infonce", "rat.alignment_weight=0.1"),
+    "alignment-soft": (
+        "rat.alignment=soft",
+        "rat.alignment_weight=0.01",
+        "rat.alignment_temperature=2.0",
+    ),
+    "loss-bce": ("rat.loss=bce",),
+    "loss-gbce": ("rat.loss=gbce",),
+    "loss-softmax": ("rat.loss=softmax",),
+    "scft-views-only": ("scft.cooccurrence=0",),
+}
+
+
+def all_rows() -> Iterator[Row]:
+    """Yield every row, cheapest first."""
+    yield Row("popularity", "popularity")
+    yield Row("cooccurrence", "cooccurrence")
+    for loss in LOSSES:
+        for backbone in BACKBONES:
+            settings = (f"srs.name={backbone}", f"collaborative.loss={loss}")
+            yield Row(f"id/{backbone}/{loss}", "id", overrides=settings)
+    yield Row("raw/sasrec", "adapted", overrides=("scft.epochs=0",))
+    yield Row("llminit/sasrec", "llminit", overrides=("scft.epochs=0",))
+    yield Row("rectools/sasrec", "rectools")
+    for backbone in BACKBONES:
+        yield Row(f"default/{backbone}", "adapted", overrides=(f"srs.name={backbone}",))
+    yield Row("cold/id/sasrec", "id", cold=True)
+    yield Row("cold/default/sasrec", "adapted", cold=True)
+    for lever, settings in ABLATIONS.items():
+        yield Row(f"ablation/{lever}", "adapted", overrides=settings)
+    for backbone in BACKBONES:
+        settings = (f"srs.name={backbone}",)
+        yield Row(f"paper-id/{backbone}", "id", "paper", settings)
+        yield Row(f"paper/{backbone}", "adapted", "paper", settings)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row with one seed.
+
+    Attributes:
+        ranks: of every test user's target.
+        report: as ``llmemb evaluate --json`` gives it.
+        epochs: trained.
+        train_seconds: of those epochs, validation included; LLM stages are not.
+    """
+
+    ranks: Ranks
+    report: dict[str, Any]
+    epochs: int
+    train_seconds: float
+
+
+Found = dict[Row, dict[int, Measured]]
+"""What was measured: by row, then by seed."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Measures rows and keeps what it measured in ``work``."""
+
+    data: Dataset
+    base: BaseModel
+    work: Path
+    progress: Progress
+    peer_python: Path  # of the environment that RecTools lives in
+
+    def measure(self, row: Row, seed: int) -> Measured:
+        """Train and rank a row with one seed, or find it done."""
+        run = self.run(row, seed)
+        inputs = {"row": row.kind, "data": run.data.facts.fingerprint, "settings": _settings(run)}
+
+        def produce(folder: Path) -> None:
+            scorer, history = self._train(row, run, folder)
+            found = ranks(scorer, run.data.split, "test")
+            done = {
+                "report": evaluation_report(found, run.data.split, "test"),
+                "epochs": len(history),
+                "train_seconds": round(sum(epoch["seconds"] for epoch in history), 1),
+            }
+            with replacing_file(folder / "ranks.safetensors") as aside:
+                save_file(vars(found), aside)
+            with replacing_file(folder / "measured.json") as aside:
+                aside.write_bytes(json_bytes(done))
+
+        folder, _ = run_stage(self.work, f"row-{row.kind}", inputs, produce)
+        done = json.loads((folder / "measured.json").read_bytes())
+        return Measured(Ranks(**load_file(folder / "ranks.safetensors")), **done)
+
+    def run(self, row: Row, seed: int) -> Run:
+        """Return the training run of a row; LLM stages are the same for all seeds."""
+        overrides = (*row.overrides, f"seed={seed}", "scft.seed=0")
+        preset = build_preset(row.preset, overrides)
+        data = held_out(self.data) if row.cold else self.data
+        return Run(data, self.base, preset, self.work, self.progress)
+
+    def _train(self, row: Row, run: Run, folder: Path) -> tuple[Scorer, list[dict[str, Any]]]:
+        if row.kind == "popularity":
+            return popularity_scorer(run.data.split), []
+        if row.kind == "cooccurrence":
+            return cooccurrence_scorer(run.data.split), []
+        if row.kind == "id":
+            return run.trained_collaborative().scorer(), _history(run.collaborative[0])
+        if row.kind == "adapted":
+            return run.trained_adapted().scorer(), _history(run.rat[0])
+        if row.kind == "rectools":
+            scorer, epochs = rectools_scorer(self.peer_python, run.data.split, run.preset, folder)
+            return scorer, epochs
+        return _llm_initialised(run, folder), _history(folder)
+
+
+def held_out(data: Dataset) -> Dataset:
+    """Return the data with a tenth of the items held out of training."""
+    fingerprint = f"{data.facts.fingerprint} without {HELD_OUT}, seed {HELD_OUT_SEED}"
+    return replace(
+        data,
+        split=data.split.holding_out(HELD_OUT, HELD_OUT_SEED),
+        facts=data.facts.model_copy(update={"fingerprint": fingerprint}),
+    )
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    return run.preset.model_dump(mode="json") | {"base": run.base.sha256}
+
+
+def _llm_initialised(run: Run, folder: Path) -> Scorer:
+    """Train ID embeddings that start as the LLM vectors, whitened to the SRS's width."""
+    torch.manual_seed(run.preset.seed)
+    width = run.preset.srs.width
+    start: NDArray[np.float32] = run.projected()[:, :width] * width**-0.5
+    model = Recommender(IdTable(torch.from_numpy(start)), build_backbone(run.preset.srs))
+    with run.progress.epochs("llminit") as report:
+        fit(
+            model,
+            run.data.split,
+            run.preset.collaborative,
+            seed=run.preset.seed,
+            folder=folder,
+            report=report,
+        )
+    return model.scorer()
+
+
+def _history(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]

@@ -1,0 +1,157 @@
+"""RecTools' SASRec, the peer. Runs in an environment of its own (requirements/rectools.txt).
+
+    python rectools_sasrec.py FOLDER
+
+Reads ``FOLDER/input.npz`` and ``FOLDER/settings.json``, trains until validation NDCG@10 stops rising and
+writes ``FOLDER/output.npz`` and ``FOLDER/epochs.jsonl``. Knows nothing of LLMEmb.
+"""
+
+import json
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning import Callback, Trainer, seed_everything
+from rectools import Columns
+from rectools.dataset import Dataset
+from rectools.models import SASRecModel
+from rectools.models.nn.item_net import IdEmbeddingsItemNet
+
+
+def main(folder: Path) -> None:
+    """Train, then write the vectors of test users and of items."""
+    settings = json.loads((folder / "settings.json").read_text())
+    data = np.load(folder / "input.npz")
+    seed_everything(settings["seed"])
+    watch = Watch(folder, data, settings)
+    lengths = np.diff(data["train_offsets"])
+    interactions = pd.DataFrame(
+        {
+            Columns.User: np.repeat(np.arange(len(lengths)), lengths),
+            Columns.Item: data["train_items"],
+            Columns.Weight: 1.0,
+            Columns.Datetime: pd.to_datetime(np.arange(lengths.sum()), unit="s"),
+        }
+    )
+    model = SASRecModel(
+        n_blocks=settings["blocks"],
+        n_heads=settings["heads"],
+        n_factors=settings["width"],
+        dropout_rate=settings["dropout"],
+        session_max_len=settings["max_length"],
+        loss=settings["loss"],
+        n_negatives=settings["negatives"],
+        lr=settings["learning_rate"],
+        batch_size=settings["batch_size"],
+        epochs=settings["epochs"],
+        item_net_block_types=(IdEmbeddingsItemNet,),
+        get_trainer_func=lambda: Trainer(
+            max_epochs=settings["epochs"],
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[watch],
+        ),
+    )
+    watch.model = model
+    model.fit(Dataset.construct(interactions))
+    np.savez(folder / "output.npz", **watch.best)
+
+
+class Watch(Callback):
+    """Times epochs, ranks validation targets after each and stops in time."""
+
+    def __init__(self, folder: Path, data: np.lib.npyio.NpzFile, settings: dict) -> None:
+        self.folder, self.data, self.settings = folder, data, settings
+        self.history: list[dict] = []
+        self.best: dict[str, np.ndarray] = {}
+        self.model: SASRecModel | None = None
+        self.began = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, module: torch.nn.Module) -> None:
+        """Start the clock."""
+        self.began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, module: torch.nn.Module) -> None:
+        """Stop the clock; keep the vectors if they are the best so far."""
+        train_seconds = time.monotonic() - self.began
+        module.torch_model.eval()
+        with torch.inference_mode():
+            known, items = self.items(module)
+            users = self.users(module, "validation")
+            ndcg = self.ndcg(users, items, known)
+            best = max(self.history, key=lambda epoch: epoch["ndcg"], default=None)
+            if best is None or ndcg > best["ndcg"]:
+                self.best = {
+                    "users": self.users(module, "test").numpy(),
+                    "items": items.numpy(),
+                    "known": known,
+                }
+        module.torch_model.train()
+        seconds = time.monotonic() - self.began
+        epoch = {
+            "epoch": len(self.history),
+            "ndcg": ndcg,
+            "seconds": seconds,
+            "train_seconds": train_seconds,
+        }
+        self.history.append(epoch)
+        print(f"{epoch['epoch']} {ndcg:.5f} {seconds:.1f}", flush=True)
+        with (self.folder / "epochs.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(epoch) + "\n")
+        best = max(self.history, key=lambda epoch: epoch["ndcg"])
+        trainer.should_stop = epoch["epoch"] - best["epoch"] >= self.settings["patience"]
+
+    def items(self, module: torch.nn.Module) -> tuple[np.ndarray, torch.Tensor]:
+        """Return which items RecTools knows and all items' vectors, unknown ones zero."""
+        every = module.torch_model.item_model.get_all_embeddings()
+        inside = self.inside()
+        vectors = torch.zeros(len(inside), every.shape[1])
+        vectors[inside > 0] = every[inside[inside > 0]]
+        return inside > 0, vectors
+
+    def inside(self) -> np.ndarray:
+        """Return RecTools' own number of each item; 0 (its padding) for an item it does not know."""
+        id_map = self.model.data_preparator.item_id_map
+        inside = np.zeros(int(self.data["n_items"]), dtype=np.int64)
+        known = np.unique(self.data["train_items"])
+        inside[known] = id_map.convert_to_internal(known)
+        return inside
+
+    def users(self, module: torch.nn.Module, part: str) -> torch.Tensor:
+        """Return the vectors of users after their histories."""
+        items, offsets = self.data[f"{part}_items"], self.data[f"{part}_offsets"]
+        inside, length = self.inside(), self.settings["max_length"]
+        every = module.torch_model.item_model.get_all_embeddings()
+        sessions = np.zeros((len(offsets) - 1, length), dtype=np.int64)
+        for row, (start, end) in enumerate(pairwise(offsets)):
+            known = inside[items[start:end]]
+            known = known[known > 0][-length:]
+            sessions[row, length - len(known) :] = known
+        return torch.cat(
+            [
+                module.torch_model.encode_sessions({"x": torch.from_numpy(batch)}, every)[:, -1]
+                for batch in np.array_split(sessions, max(1, len(sessions) // 256))
+            ]
+        )
+
+    def ndcg(self, users: torch.Tensor, items: torch.Tensor, known: np.ndarray) -> float:
+        """Return NDCG@10 of the validation targets, full ranking; ties count against the model."""
+        total, unknown = 0.0, torch.from_numpy(~known)
+        targets = torch.from_numpy(self.data["validation_targets"]).long()
+        for rows in torch.arange(len(users)).split(128):
+            scores = (users[rows] @ items.T).masked_fill(unknown, -torch.inf)
+            own = scores.gather(1, targets[rows, None])
+            rank = (~(scores < own)).sum(1) - 1
+            total += float(((rank < 10) / torch.log2(rank + 2.0)).sum())
+        return total / len(users)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
