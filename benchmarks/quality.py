@@ -19,7 +19,7 @@ import numpy as np
 from quality_promises import promises
 from quality_report import write_results_page
 from quality_rows import SEEDS, Found, Measured, Workshop, all_rows
-from report import write_report
+from report import RESULTS, write_report
 from rich.console import Console
 
 from llmemb.base_model import DEFAULT_BASE_MODEL, find_base_model
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--rectools", type=Path, default=Path(".venv-rectools/bin/python"), help="its Python"
     )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
     arguments = parser.parse_args()
     data = read_dataset(arguments.data)
     work = arguments.work or arguments.data.with_name(f"{arguments.data.name}.quality")
@@ -54,13 +55,13 @@ def main() -> None:
                 continue
             print(f"{row.name}, seed {seed}", file=sys.stderr)
             found.setdefault(row, {})[seed] = workshop.measure(row, seed)
-            path = write(workshop, found)
+            path = write(workshop, found, arguments.results)
         if arguments.only == "*" and arguments.seeds == SEEDS:
             write_results_page(path, workshop, found)
     print(path)
 
 
-def write(workshop: Workshop, found: Found) -> Path:
+def write(workshop: Workshop, found: Found, folder: Path) -> Path:
     """Write the JSON of all rows that are measured so far."""
     rows = {row.name: figures(list(seeds.values())) for row, seeds in found.items()}
     return write_report(
@@ -68,6 +69,7 @@ def write(workshop: Workshop, found: Found) -> Path:
         f"quality on {workshop.data.facts.name}: leave-one-out, test split, {workshop.base.source}",
         max(len(seeds) for seeds in found.values()),
         promises(found, workshop.data.split),
+        folder=folder,
         protocol={
             "full": "all items ranked",
             "unseen": "items of the user's history left out of the ranking, targets without a "

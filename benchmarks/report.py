@@ -29,11 +29,21 @@ def must_show(line: str, value: float | str | bool, target: str, holds: bool) ->
 
 
 def write_report(
-    name: str, what: str, runs: int, promises: list[dict[str, Any]], **figures: Any
+    name: str,
+    what: str,
+    runs: int,
+    promises: list[dict[str, Any]],
+    *,
+    folder: Path = RESULTS,
+    **figures: Any,
 ) -> Path:
-    """Write ``results/<name>.json`` and return its path."""
+    """Write ``<folder>/<name>.json`` and return its path."""
     commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=RESULTS
+        ["git", "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent,
     )
     report = {
         "what": what,
@@ -49,7 +59,7 @@ def write_report(
         **figures,
         "must_show": promises,
     }
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     with replacing_file(path) as aside:
         aside.write_bytes(json_bytes(report))
     return path

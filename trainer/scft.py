@@ -10,52 +10,47 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from numpy.typing import NDArray
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, SequentialSampler
-from transformers import PrinterCallback, TrainerCallback
-from transformers.pytorch_utils import Conv1D
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 
 from llmemb.base_model import BaseModel
 from llmemb.catalogue import Attributes
 from llmemb.encoder import (
+    Encoder,
     EncoderSettings,
     best_device,
     best_dtype,
-    check_max_tokens,
     length_batches,
-    pad,
-    tokenize,
+    load_base,
 )
-from llmemb.errors import DataError, ModelError, SettingsError
-from llmemb.files import json_bytes
+from llmemb.errors import DataError, SettingsError
 from llmemb.interactions import Sequences
+from llmemb.projection import Projection, fit_projection
 from llmemb.prompt import PromptTemplate
 from trainer.contrast import contrastive_loss
 from trainer.cooccurrence import neighbours
+from trainer.lora import model_with_lora, write_encoder
 from trainer.presets import ScftSettings
 from trainer.steps import Step
+from trainer.views import ViewsCollator, visits
 
-POOLING_MODES = {"mean": "mean", "last": "lasttoken", "eos": "lasttoken"}
 STATE = "state.safetensors"  # of a checkpoint: LoRA and loss; a whole one also holds COMPLETE
 COMPLETE = "complete"
+WHITENING_ITEMS, WHITENING_DIMENSIONS = 4096, 512
 CHUNK_TOKENS = 1024  # padded tokens in one forward pass on a CPU: less padding, warmer caches
 
 
@@ -92,13 +87,13 @@ def train_scft(
     if len(items) < 2:
         raise DataError("SCFT needs two items with training interactions to tell apart")
     torch.manual_seed(seed)
-    model = _model_with_lora(base, encoder, settings)
+    model = model_with_lora(base, encoder, settings)
     if not settings.epochs:  # LoRA starts as no change at all
-        _write_encoder(folder / "encoder", model)
+        write_encoder(folder / "encoder", model)
         return
-    visits = _visits(len(items), settings.epochs, seed)
-    batch_size = min(settings.batch_size, len(items), len(visits["item"]))
-    steps = max(1, len(visits["item"]) // (batch_size * settings.accumulation))
+    order = visits(len(items), settings.epochs, seed)
+    batch_size = min(settings.batch_size, len(items), len(order["item"]))
+    steps = max(1, len(order["item"]) // (batch_size * settings.accumulation))
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder / "checkpoints"),
         max_steps=steps,
@@ -121,12 +116,13 @@ def train_scft(
         report_to=list(settings.report_to) or "none",
         seed=seed,
     )
-    loss = ViewsLoss(model, settings)
+    whitening = _whitening(items, template, base, encoder, seed) if settings.whiten else None
+    loss = ViewsLoss(model, settings, whitening)
     try:
         trainer = _Trainer(
             model=model,
             args=arguments,
-            train_dataset=Dataset.from_dict(visits),
+            train_dataset=Dataset.from_dict(order),
             loss=loss,
             data_collator=ViewsCollator(
                 items=items,
@@ -146,20 +142,38 @@ def train_scft(
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
     lines = [json.dumps({"step": entry["step"], "loss": entry["loss"]}) for entry in losses]
     (folder / "losses.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    _write_encoder(folder / "encoder", model)
+    write_encoder(folder / "encoder", model)
 
 
 class ViewsLoss(nn.Module):
-    """The contrastive loss over two batches of views; its temperature is trained with the LoRA."""
+    """The contrastive loss over two batches of views; its temperature is trained with the LoRA.
 
-    def __init__(self, model: SentenceTransformer, settings: ScftSettings) -> None:
+    With a whitening of the untuned LLM's vectors, views are compared as the recommender will compare
+    items: after it. Otherwise the few directions that all texts share decide.
+    """
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __init__(
+        self, model: SentenceTransformer, settings: ScftSettings, whitening: Projection | None
+    ) -> None:
         super().__init__()
         self.model = model
+        self.whitened = whitening is not None
+        if whitening is not None:
+            for name, array in whitening.tensors().items():
+                tensor = torch.from_numpy(array).to(model.device)
+                self.register_buffer(name, tensor, persistent=False)
         self.contrast = contrastive_loss(settings.loss, settings.temperature, learnable=True)
 
     def forward(self, views: list[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """Return the loss; ``labels`` are as :class:`ViewsCollator` gives them."""
         x, y = (self.embed(view) for view in views)
+        if self.whitened:
+            # In full precision: autocast would round what little the small directions hold.
+            with torch.autocast(x.device.type, enabled=False):
+                x, y = ((vectors - self.mean) @ self.matrix for vectors in (x, y))
         item, partner, left, right = labels.unbind(1)
         same = (
             (item[:, None] == item)
@@ -187,140 +201,24 @@ class ViewsLoss(nn.Module):
         return torch.cat(vectors)[torch.argsort(order)]
 
 
-@dataclass
-class ViewsCollator:
-    """Draws the views of a batch, each a function of the seed, the item and its visit alone."""
-
-    items: list[Attributes]
-    template: PromptTemplate
-    tokenizer: Any
-    encoder: EncoderSettings
-    neighbours: Sequences
-    settings: ScftSettings
-    seed: int
-    valid_label_columns: tuple[str, ...] = ("label",)  # the trainer asks for it
-
-    def __post_init__(self) -> None:
-        # Items that read alike are not each other's negatives.
-        prompts = [self.template.render(item) for item in self.items]
-        self.groups = np.unique(prompts, return_inverse=True)[1]
-
-    def __call__(self, rows: list[dict[str, int]]) -> dict[str, Tensor]:
-        """Return token ids and masks of both views, and ``label``, int64 ``[batch, 4]``.
-
-        Its first two columns number the items of the two views, by what they read like; where one
-        row's third is another's fourth, the one's first view says just what the other's second does.
-        """
-        batch: dict[str, Tensor] = {}
-        items = np.array([[row["item"], self.partner(row)] for row in rows])
-        views = [
-            [
-                self.view(item, row["visit"], side)
-                for item, row in zip(items[:, side], rows, strict=True)
-            ]
-            for side in (0, 1)
-        ]
-        for name, statements in zip(("anchor", "positive"), views, strict=True):
-            prompts = [self.template.text(view) for view in statements]
-            tokens = tokenize(self.tokenizer, prompts, self.encoder)
-            padded = pad([t.ids for t in tokens], self.tokenizer.pad_token_id or 0)
-            batch |= {f"{name}_{key}": tensor for key, tensor in padded.items()}
-        said = ["; ".join(sorted(view)) for side in views for view in side]
-        said_numbers = np.unique(said, return_inverse=True)[1].reshape(2, -1).T
-        batch["label"] = torch.from_numpy(np.hstack([self.groups[items], said_numbers]))
-        return batch
-
-    def partner(self, row: dict[str, int]) -> int:
-        """Return the item of the second view: the visit's own, or one that was used near it."""
-        item = row["item"]
-        rng = np.random.default_rng((self.seed, item, row["visit"], 2))
-        near = self.neighbours[item]
-        if not len(near) or rng.random() >= self.settings.cooccurrence:
-            return item
-        return int(rng.choice(near))
-
-    def view(self, item: int, visit: int, side: int) -> list[str]:
-        """Return what one view says of an item; ``side`` is 0 or 1."""
-        rng = np.random.default_rng((self.seed, int(item), visit, side))
-        return self.template.augment(self.items[item], rng, self.settings.drop)
-
-
-def _visits(n_items: int, epochs: float, seed: int) -> dict[str, NDArray[np.int64]]:
-    """Return the order in which items are visited: each epoch its own permutation."""
-    rng = np.random.default_rng(seed)
-    whole = math.ceil(epochs)
-    order = np.concatenate([rng.permutation(n_items) for _ in range(whole)])
-    visit = np.repeat(np.arange(whole), n_items)
-    kept = max(2, round(epochs * n_items))
-    return {"item": order[:kept], "visit": visit[:kept]}
+def _whitening(
+    items: list[Attributes],
+    template: PromptTemplate,
+    base: BaseModel,
+    encoder: EncoderSettings,
+    seed: int,
+) -> Projection:
+    """Fit a whitening on the untuned LLM's vectors of a sample of the items."""
+    chosen = np.random.default_rng(seed).permutation(len(items))[:WHITENING_ITEMS]
+    prompts = [template.render(items[i]) for i in sorted(chosen)]
+    device = best_device()
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    llm = Encoder(load_base(base, best_dtype(device)), tokenizer, encoder, device)
+    return fit_projection(llm.encode(prompts), WHITENING_DIMENSIONS, "whiten")
 
 
 def _in_order(dataset: Dataset, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:
     return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
-
-
-def _model_with_lora(
-    base: BaseModel, encoder: EncoderSettings, settings: ScftSettings
-) -> SentenceTransformer:
-    device = best_device()
-    arguments = {
-        "dtype": best_dtype(device),
-        "use_safetensors": True,
-        # On a CPU the fused kernel's backward is slower than plain attention over short prompts.
-        "attn_implementation": "eager" if device.type == "cpu" else "sdpa",
-    }
-    disable_progress_bar()
-    try:
-        transformer = Transformer(
-            str(base.path), model_kwargs=arguments, max_seq_length=encoder.max_tokens
-        )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(f"base model {base.path}: {str(error).splitlines()[0]}") from error
-    check_max_tokens(transformer.model.config, transformer.tokenizer, encoder)
-    if transformer.tokenizer.pad_token_id is None:
-        transformer.tokenizer.pad_token = transformer.tokenizer.eos_token
-    lora = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules=_lora_targets(transformer.model, settings.top_layers, base),
-        base_model_name_or_path=base.name_or_path,
-    )
-    transformer.model = get_peft_model(transformer.model, lora)
-    pooling = Pooling(transformer.get_embedding_dimension(), POOLING_MODES[encoder.pooling])
-    return SentenceTransformer(modules=[transformer, pooling], device=str(device))
-
-
-def _lora_targets(model: nn.Module, top_layers: float, base: BaseModel) -> list[str]:
-    """Return the names of the linear layers inside the top share of the transformer's blocks.
-
-    Below the lowest of them nothing needs a gradient, which saves that part of the backward pass.
-    """
-    lists = [m for m in model.named_modules() if isinstance(m[1], nn.ModuleList)]
-    if not lists:
-        raise ModelError(f"base model {base.path} has no list of layers that LoRA could go into")
-    name, blocks = max(lists, key=lambda entry: sum(1 for _ in entry[1].modules()))
-    first = len(blocks) - math.ceil(top_layers * len(blocks))
-    targets = [
-        f"{name}.{i}.{inner}"
-        for i in range(first, len(blocks))
-        for inner, module in blocks[i].named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
-    ]
-    if not targets:
-        raise ModelError(f"base model {base.path} has no linear layers that LoRA could go into")
-    return targets
-
-
-def _write_encoder(folder: Path, model: SentenceTransformer) -> None:
-    model.save_pretrained(str(folder), create_model_card=False)
-    (folder / "README.md").unlink(missing_ok=True)  # an empty form that PEFT leaves
-    # PEFT writes sets in no fixed order; the bundle's id is a hash over this file.
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_bytes())
-    config["target_modules"] = sorted(config["target_modules"])
-    config["inference_mode"] = True
-    path.write_bytes(json_bytes(config))
 
 
 def _last_complete(folder: Path) -> str | None:

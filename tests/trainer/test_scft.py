@@ -19,8 +19,9 @@ from llmemb.prompt import PromptTemplate
 from trainer import scft as scft_module
 from trainer.cooccurrence import neighbours
 from trainer.presets import ScftSettings
-from trainer.scft import ViewsCollator, train_scft
+from trainer.scft import train_scft
 from trainer.steps import Step
+from trainer.views import ViewsCollator
 
 TEMPLATE = PromptTemplate(domain="film", fields=("title", "year", "genres"))
 GENRES = ["drama", "action", "Comedy", "alpha", "beta"]
@@ -179,6 +180,13 @@ def test_views_that_say_the_same_are_not_each_others_negatives(base: Path) -> No
             right = collate.view(other["item"], other["visit"], 1)
             assert (label[i, 2] == label[j, 3]) == (sorted(left) == sorted(right))
     assert (label[:20, 2][:, None] == label[20:, 3]).any()  # both films say only their year
+
+
+def test_it_learns_in_the_whitened_space(tmp_path: Path, base: Path) -> None:
+    steps: list[Step] = []
+    train(tmp_path, base, steps.append, whiten=True, epochs=10)
+    losses = [step.loss for step in steps]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
 
 def test_no_epochs_leave_the_llm_as_it_is(tmp_path: Path, base: Path) -> None:

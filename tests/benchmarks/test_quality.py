@@ -1,0 +1,85 @@
+"""The quality report on a shop small enough to measure in seconds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import make_tiny_llm
+
+ROOT = Path(__file__).parents[2]
+ROWS = ["popularity", "cooccurrence", "id/sasrec/sampled", "raw/sasrec", "llminit/sasrec"]
+ROWS += ["default/sasrec", "cold/default/sasrec"]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Users who walk through a genre of a catalogue from story to story."""
+    folder = tmp_path_factory.mktemp("shop")
+    items = [{"id": str(i), "title": f"Story {i}", "genre": f"g{i % 3}"} for i in range(60)]
+    (folder / "items.jsonl").write_text("\n".join(json.dumps(item) for item in items))
+    rng = np.random.default_rng(0)
+    walks = [[str((start + 3 * step) % 60) for step in range(6)] for start in rng.permutation(60)]
+    lines = [" ".join([f"user{u}", *walk]) for u, walk in enumerate(walks)]
+    (folder / "sequences.txt").write_text("\n".join(lines))
+    command = ["data", "prepare", "files", folder, "--out", folder / "small"]
+    subprocess.run(
+        [sys.executable, "-c", "from llmemb.cli import main; main()", *map(str, command)],
+        check=True,
+        capture_output=True,
+    )
+    return folder / "small"
+
+
+def measure(shop: Path, base: Path, pattern: str) -> tuple[dict, str]:
+    script = ROOT / "benchmarks" / "quality.py"
+    arguments = [
+        shop,
+        "--base-model",
+        base,
+        "--only",
+        pattern,
+        "--seeds",
+        2,
+        "--results",
+        shop.parent,
+    ]
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(Path(done.stdout.strip()).read_bytes()), done.stderr
+
+
+@pytest.mark.timeout(600)
+def test_every_kind_of_row_is_measured_once_and_kept(
+    shop: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    base = make_tiny_llm(tmp_path_factory.mktemp("llm"))
+    report: dict = {}
+    for row in ROWS:
+        report, _ = measure(shop, base, row)
+        assert list(report["rows"]) == [row]
+    again, log = measure(shop, base, row)
+    assert "started" not in log
+    assert again["rows"] == report["rows"]
+    metric = report["rows"][row]["full"]["all"]["NDCG@10"]
+    assert metric["mean"] == pytest.approx(np.mean(metric["seeds"]), abs=1e-5)
+    assert len(metric["seeds"]) == 2
+    assert report["rows"][row]["full"]["cold"]["n"] > 0
+    assert {"line", "value", "target", "holds"} == set(report["must_show"][0])
+
+
+def test_the_bootstrap_finds_a_difference_only_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from quality_promises import paired_bootstrap
+
+    rng = np.random.default_rng(0)
+    worse = rng.random(2000)
+    assert paired_bootstrap(worse + rng.normal(0.02, 0.1, 2000), worse) < 0.01
+    assert paired_bootstrap(worse + rng.normal(-0.02, 0.1, 2000), worse) > 0.99
+    assert 0.05 < paired_bootstrap(rng.permutation(worse), worse) < 0.95

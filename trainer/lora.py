@@ -1,0 +1,91 @@
+"""The LLM with LoRA weights as a sentence-transformers model: how it is made and how it is written."""
+
+import json
+import math
+from pathlib import Path
+
+from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+from transformers.utils.logging import disable_progress_bar
+
+from llmemb.base_model import BaseModel
+from llmemb.encoder import EncoderSettings, best_device, best_dtype, check_max_tokens
+from llmemb.errors import ModelError
+from llmemb.files import json_bytes
+from trainer.presets import ScftSettings
+
+POOLING_MODES = {"mean": "mean", "last": "lasttoken", "eos": "lasttoken"}
+
+
+def model_with_lora(
+    base: BaseModel, encoder: EncoderSettings, settings: ScftSettings
+) -> SentenceTransformer:
+    """Return the LLM with fresh LoRA weights, which change nothing yet, and pooling.
+
+    Raises:
+        ModelError: the base model cannot be loaded or has no layers for LoRA.
+    """
+    device = best_device()
+    arguments = {
+        "dtype": best_dtype(device),
+        "use_safetensors": True,
+        # On a CPU the fused kernel's backward is slower than plain attention over short prompts.
+        "attn_implementation": "eager" if device.type == "cpu" else "sdpa",
+    }
+    disable_progress_bar()
+    try:
+        transformer = Transformer(
+            str(base.path), model_kwargs=arguments, max_seq_length=encoder.max_tokens
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelError(f"base model {base.path}: {str(error).splitlines()[0]}") from error
+    check_max_tokens(transformer.model.config, transformer.tokenizer, encoder)
+    if transformer.tokenizer.pad_token_id is None:
+        transformer.tokenizer.pad_token = transformer.tokenizer.eos_token
+    lora = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=_lora_targets(transformer.model, settings.top_layers, base),
+        base_model_name_or_path=base.name_or_path,
+    )
+    transformer.model = get_peft_model(transformer.model, lora)
+    pooling = Pooling(transformer.get_embedding_dimension(), POOLING_MODES[encoder.pooling])
+    return SentenceTransformer(modules=[transformer, pooling], device=str(device))
+
+
+def _lora_targets(model: nn.Module, top_layers: float, base: BaseModel) -> list[str]:
+    """Return the names of the linear layers inside the top share of the transformer's blocks.
+
+    Below the lowest of them nothing needs a gradient, which saves that part of the backward pass.
+    """
+    lists = [m for m in model.named_modules() if isinstance(m[1], nn.ModuleList)]
+    if not lists:
+        raise ModelError(f"base model {base.path} has no list of layers that LoRA could go into")
+    name, blocks = max(lists, key=lambda entry: sum(1 for _ in entry[1].modules()))
+    first = len(blocks) - math.ceil(top_layers * len(blocks))
+    targets = [
+        f"{name}.{i}.{inner}"
+        for i in range(first, len(blocks))
+        for inner, module in blocks[i].named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    ]
+    if not targets:
+        raise ModelError(f"base model {base.path} has no linear layers that LoRA could go into")
+    return targets
+
+
+def write_encoder(folder: Path, model: SentenceTransformer) -> None:
+    """Write a sentence-transformers folder without the base model's weights."""
+    model.save_pretrained(str(folder), create_model_card=False)
+    (folder / "README.md").unlink(missing_ok=True)  # an empty form that PEFT leaves
+    # PEFT writes sets in no fixed order; the bundle's id is a hash over this file.
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_bytes())
+    config["target_modules"] = sorted(config["target_modules"])
+    config["inference_mode"] = True
+    path.write_bytes(json_bytes(config))

@@ -1,0 +1,84 @@
+"""What SCFT reads: random views of items, drawn afresh at each visit."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from llmemb.catalogue import Attributes
+from llmemb.encoder import EncoderSettings, pad, tokenize
+from llmemb.interactions import Sequences
+from llmemb.prompt import PromptTemplate
+from trainer.presets import ScftSettings
+
+
+@dataclass
+class ViewsCollator:
+    """Draws the views of a batch, each a function of the seed, the item and its visit alone."""
+
+    items: list[Attributes]
+    template: PromptTemplate
+    tokenizer: Any
+    encoder: EncoderSettings
+    neighbours: Sequences
+    settings: ScftSettings
+    seed: int
+    valid_label_columns: tuple[str, ...] = ("label",)  # the trainer asks for it
+
+    def __post_init__(self) -> None:
+        # Items that read alike are not each other's negatives.
+        prompts = [self.template.render(item) for item in self.items]
+        self.groups = np.unique(prompts, return_inverse=True)[1]
+
+    def __call__(self, rows: list[dict[str, int]]) -> dict[str, Tensor]:
+        """Return token ids and masks of both views, and ``label``, int64 ``[batch, 4]``.
+
+        Its first two columns number the items of the two views, by what they read like; where one
+        row's third is another's fourth, the one's first view says just what the other's second does.
+        """
+        batch: dict[str, Tensor] = {}
+        items = np.array([[row["item"], self.partner(row)] for row in rows])
+        views = [
+            [
+                self.view(item, row["visit"], side)
+                for item, row in zip(items[:, side], rows, strict=True)
+            ]
+            for side in (0, 1)
+        ]
+        for name, statements in zip(("anchor", "positive"), views, strict=True):
+            prompts = [self.template.text(view) for view in statements]
+            tokens = tokenize(self.tokenizer, prompts, self.encoder)
+            padded = pad([t.ids for t in tokens], self.tokenizer.pad_token_id or 0)
+            batch |= {f"{name}_{key}": tensor for key, tensor in padded.items()}
+        said = ["; ".join(sorted(view)) for side in views for view in side]
+        said_numbers = np.unique(said, return_inverse=True)[1].reshape(2, -1).T
+        batch["label"] = torch.from_numpy(np.hstack([self.groups[items], said_numbers]))
+        return batch
+
+    def partner(self, row: dict[str, int]) -> int:
+        """Return the item of the second view: the visit's own, or one that was used near it."""
+        item = row["item"]
+        rng = np.random.default_rng((self.seed, item, row["visit"], 2))
+        near = self.neighbours[item]
+        if not len(near) or rng.random() >= self.settings.cooccurrence:
+            return item
+        return int(rng.choice(near))
+
+    def view(self, item: int, visit: int, side: int) -> list[str]:
+        """Return what one view says of an item; ``side`` is 0 or 1."""
+        rng = np.random.default_rng((self.seed, int(item), visit, side))
+        return self.template.augment(self.items[item], rng, self.settings.drop)
+
+
+def visits(n_items: int, epochs: float, seed: int) -> dict[str, NDArray[np.int64]]:
+    """Return the order in which items are visited: each epoch its own permutation."""
+    rng = np.random.default_rng(seed)
+    whole = math.ceil(epochs)
+    order = np.concatenate([rng.permutation(n_items) for _ in range(whole)])
+    visit = np.repeat(np.arange(whole), n_items)
+    kept = max(2, round(epochs * n_items))
+    return {"item": order[:kept], "visit": visit[:kept]}
