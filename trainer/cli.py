@@ -51,7 +51,7 @@ def train(
     data: Annotated[Path, typer.Argument(help="Prepared data (`llmemb data prepare`).")],
     out: Annotated[Path, typer.Option(help="Bundle to write; `<out>.work` keeps the stages.")],
     preset: Annotated[str, typer.Option(help=f"Starting point: {PRESETS}.")] = "default",
-    srs: Annotated[str | None, typer.Option(help="Backbone: sasrec.")] = None,
+    srs: Annotated[str | None, typer.Option(help="Backbone: sasrec, gru4rec or bert4rec.")] = None,
     base_model: Annotated[
         str | None,
         typer.Option(

@@ -116,10 +116,13 @@ def fixed_negatives(split: LeaveOneOut) -> NDArray[np.int64]:
     rng = np.random.default_rng(NEGATIVES_SEED)
     negatives = np.empty((len(split.evaluated), NEGATIVES), dtype=np.int64)
     for row, u in enumerate(split.evaluated):
-        pool = np.setdiff1d(np.arange(split.n_items), split.full[u])
-        if not len(pool):
-            pool = np.arange(split.n_items)
-        negatives[row] = rng.choice(pool, NEGATIVES, replace=len(pool) < NEGATIVES)
+        own = np.unique(split.full[u])
+        if split.n_items - len(own) < NEGATIVES:
+            pool = np.setdiff1d(np.arange(split.n_items), own)
+            negatives[row] = rng.choice(pool if len(pool) else own, NEGATIVES)
+        else:
+            drawn = rng.choice(split.n_items, NEGATIVES + len(own), replace=False)
+            negatives[row] = drawn[~np.isin(drawn, own)][:NEGATIVES]
     return negatives
 
 

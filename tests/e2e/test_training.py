@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny import make_tiny_llm
 
 from llmemb.bundle import read_bundle
@@ -118,6 +119,21 @@ def test_a_changed_setting_runs_only_what_depends_on_it(
     assert started == ["rat"]
     restored = run("train", shop, "--out", bundle, "--base-model", base, *FAST)
     assert restored.returncode == 0
+
+
+@pytest.mark.parametrize("srs", ["gru4rec", "bert4rec"])
+def test_every_backbone_makes_a_bundle(
+    shop: Path, base: Path, bundle: Path, tmp_path: Path, srs: str
+) -> None:
+    out = bundle.with_name(srs)
+    shutil.copytree(bundle.with_name("bundle.work"), out.with_name(f"{srs}.work"))
+    done = run("train", shop, "--out", out, "--base-model", base, *FAST, "--srs", srs)
+    assert done.returncode == 0, done.stderr
+    assert "scft: started" not in done.stderr
+    made = read_bundle(out)
+    vectors = torch.from_numpy(made.item_vectors[None, :5])
+    assert made.backbone.user_vectors(vectors, torch.tensor([5])).shape == (1, 16)
+    assert {"popularity", f"id/{srs}", "llmemb"} == set(made.manifest.metrics)
 
 
 def test_the_card_and_evaluate_tell_the_same(shop: Path, bundle: Path, tmp_path: Path) -> None:
