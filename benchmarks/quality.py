@@ -34,7 +34,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="prepared data (`llmemb data prepare`)")
     parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="the LLM")
-    parser.add_argument("--only", default="*", help="rows, as a pattern: 'default/*'")
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], metavar="PATTERN", help="rows: 'id/*' default/sasrec"
+    )
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"at most ({SEEDS})")
     parser.add_argument("--work", type=Path, help="where stages are kept (<data>.quality)")
     parser.add_argument(
@@ -49,14 +51,14 @@ def main() -> None:
         base = find_base_model(arguments.base_model)
         workshop = Workshop(data, base, work, progress, arguments.rectools)
         found: Found = {}
-        rows = [row for row in all_rows() if fnmatch(row.name, arguments.only)]
+        rows = [row for row in all_rows() if any(fnmatch(row.name, one) for one in arguments.only)]
         for seed, row in itertools.product(range(arguments.seeds), rows):
             if seed not in row.seeds:
                 continue
             print(f"{row.name}, seed {seed}", file=sys.stderr)
             found.setdefault(row, {})[seed] = workshop.measure(row, seed)
             path = write(workshop, found, arguments.results)
-        if arguments.only == "*" and arguments.seeds == SEEDS:
+        if arguments.only == ["*"] and arguments.seeds == SEEDS:
             write_results_page(path, workshop, found)
     print(path)
 
