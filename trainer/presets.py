@@ -42,7 +42,6 @@ class ScftSettings(Section):
     )  # share of positives that were used near it
     loss: Literal["infonce", "soft"] = "infonce"
     temperature: float = Field(default=0.05, gt=0)  # starting value; learnt
-    whiten: bool = False  # compare views after a whitening of the untuned LLM's vectors
     lora_rank: int = Field(default=8, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)

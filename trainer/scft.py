@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -25,21 +24,18 @@ from sentence_transformers import (
 )
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, SequentialSampler
-from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from llmemb.base_model import BaseModel
 from llmemb.catalogue import Attributes
 from llmemb.encoder import (
-    Encoder,
     EncoderSettings,
     best_device,
     best_dtype,
     length_batches,
-    load_base,
 )
 from llmemb.errors import DataError, SettingsError
 from llmemb.interactions import Sequences
-from llmemb.projection import Projection, fit_projection
 from llmemb.prompt import PromptTemplate
 from trainer.contrast import contrastive_loss
 from trainer.cooccurrence import neighbours
@@ -50,7 +46,6 @@ from trainer.views import ViewsCollator, visits
 
 STATE = "state.safetensors"  # of a checkpoint: LoRA and loss; a whole one also holds COMPLETE
 COMPLETE = "complete"
-WHITENING_ITEMS, WHITENING_DIMENSIONS = 4096, 512
 CHUNK_TOKENS = 1024  # padded tokens in one forward pass on a CPU: less padding, warmer caches
 
 
@@ -116,8 +111,7 @@ def train_scft(
         report_to=list(settings.report_to) or "none",
         seed=seed,
     )
-    whitening = _whitening(items, template, base, encoder, seed) if settings.whiten else None
-    loss = ViewsLoss(model, settings, whitening)
+    loss = ViewsLoss(model, settings)
     try:
         trainer = _Trainer(
             model=model,
@@ -146,34 +140,16 @@ def train_scft(
 
 
 class ViewsLoss(nn.Module):
-    """The contrastive loss over two batches of views; its temperature is trained with the LoRA.
+    """The contrastive loss over two batches of views; its temperature is trained with the LoRA."""
 
-    With a whitening of the untuned LLM's vectors, views are compared as the recommender will compare
-    items: after it. Otherwise the few directions that all texts share decide.
-    """
-
-    mean: Tensor
-    matrix: Tensor
-
-    def __init__(
-        self, model: SentenceTransformer, settings: ScftSettings, whitening: Projection | None
-    ) -> None:
+    def __init__(self, model: SentenceTransformer, settings: ScftSettings) -> None:
         super().__init__()
         self.model = model
-        self.whitened = whitening is not None
-        if whitening is not None:
-            for name, array in whitening.tensors().items():
-                tensor = torch.from_numpy(array).to(model.device)
-                self.register_buffer(name, tensor, persistent=False)
         self.contrast = contrastive_loss(settings.loss, settings.temperature, learnable=True)
 
     def forward(self, views: list[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """Return the loss; ``labels`` are as :class:`ViewsCollator` gives them."""
         x, y = (self.embed(view) for view in views)
-        if self.whitened:
-            # In full precision: autocast would round what little the small directions hold.
-            with torch.autocast(x.device.type, enabled=False):
-                x, y = ((vectors - self.mean) @ self.matrix for vectors in (x, y))
         item, partner, left, right = labels.unbind(1)
         same = (
             (item[:, None] == item)
@@ -199,22 +175,6 @@ class ViewsLoss(nn.Module):
         ]
         order = torch.tensor([i for chunk in chunks for i in chunk], device=vectors[0].device)
         return torch.cat(vectors)[torch.argsort(order)]
-
-
-def _whitening(
-    items: list[Attributes],
-    template: PromptTemplate,
-    base: BaseModel,
-    encoder: EncoderSettings,
-    seed: int,
-) -> Projection:
-    """Fit a whitening on the untuned LLM's vectors of a sample of the items."""
-    chosen = np.random.default_rng(seed).permutation(len(items))[:WHITENING_ITEMS]
-    prompts = [template.render(items[i]) for i in sorted(chosen)]
-    device = best_device()
-    tokenizer = AutoTokenizer.from_pretrained(base.path)
-    llm = Encoder(load_base(base, best_dtype(device)), tokenizer, encoder, device)
-    return fit_projection(llm.encode(prompts), WHITENING_DIMENSIONS, "whiten")
 
 
 def _in_order(dataset: Dataset, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:

@@ -182,13 +182,6 @@ def test_views_that_say_the_same_are_not_each_others_negatives(base: Path) -> No
     assert (label[:20, 2][:, None] == label[20:, 3]).any()  # both films say only their year
 
 
-def test_it_learns_in_the_whitened_space(tmp_path: Path, base: Path) -> None:
-    steps: list[Step] = []
-    train(tmp_path, base, steps.append, whiten=True, epochs=10)
-    losses = [step.loss for step in steps]
-    assert np.mean(losses[-3:]) < np.mean(losses[:3])
-
-
 def test_no_epochs_leave_the_llm_as_it_is(tmp_path: Path, base: Path) -> None:
     folder = train(tmp_path, base, epochs=0)
     model = find_base_model(str(base))
