@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rectools_peer import rectools_scorer
 from safetensors.numpy import load_file, save_file
 
@@ -190,8 +188,11 @@ def _llm_initialised(run: Run, folder: Path) -> Scorer:
     """Train ID embeddings that start as the LLM vectors, whitened to the SRS's width."""
     torch.manual_seed(run.preset.seed)
     width = run.preset.srs.width
-    start: NDArray[np.float32] = run.projected()[:, :width] * width**-0.5
-    model = Recommender(IdTable(torch.from_numpy(start)), build_backbone(run.preset.srs))
+    vectors = torch.from_numpy(run.projected()[:, :width])
+    table = IdTable.random(len(vectors), width)
+    with torch.no_grad():
+        table.vectors[:, : vectors.shape[1]] = vectors * width**-0.5
+    model = Recommender(table, build_backbone(run.preset.srs))
     with run.progress.epochs("llminit") as report:
         fit(
             model,
