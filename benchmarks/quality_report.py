@@ -69,7 +69,8 @@ def _machine(report: dict[str, Any]) -> str:
 def _table(report: dict[str, Any], protocol: str) -> list[str]:
     head = ["", *(f"{metric} {group}" for group, metric in COLUMNS), "s an epoch", "epochs"]
     lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
-    for name, row in report["rows"].items():
+    for name in (row.name for row in all_rows()):
+        row = report["rows"][name]
         cells = [
             f"{np.mean(v['seeds']):.4f} ± {np.std(v['seeds']):.4f}"
             for v in (row[protocol][group][metric] for group, metric in COLUMNS)
