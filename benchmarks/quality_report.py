@@ -9,11 +9,11 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from numpy.typing import NDArray
-from quality_promises import gains
+from quality_promises import best_of, gains, resampled_means
 from quality_rows import ABLATIONS, BACKBONES, Found, Row, Workshop, all_rows
 
 from llmemb.files import replacing_file
+from trainer.card import COLUMNS
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -22,7 +22,6 @@ DOCS = Path(__file__).parents[1] / "docs"
 BUCKETS = (0, 1, 3, 6, 11, 21, 51)  # training interactions of the target, lower bounds
 MAPPED_ITEMS = 3000
 CATEGORY_FIELDS = ("categories", "category", "genres", "genre")
-COLUMNS = [(g, m) for g in ("all", "tail", "head") for m in ("HR@10", "NDCG@10")]
 
 
 def write_results_page(results: Path, workshop: Workshop, found: Found) -> None:
@@ -89,10 +88,8 @@ def _gain_by_popularity(workshop: Workshop, found: Found) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(8, 4))
     places = np.arange(len(BUCKETS))
     for i, backbone in enumerate(BACKBONES):
-        own = [gains(s) for name, s in rows.items() if name.startswith(f"id/{backbone}/")]
-        best = max(own, key=lambda values: float(values.mean()))
-        ours = gains(rows[f"default/{backbone}"])
-        heights = [(ours - best)[bucket == b].mean() for b in range(len(BUCKETS))]
+        gain = gains(rows[f"default/{backbone}"]) - gains(rows[best_of(rows, f"id/{backbone}/")])
+        heights = [gain[bucket == b].mean() for b in range(len(BUCKETS))]
         axes.bar(places + 0.27 * (i - 1), heights, 0.25, label=backbone)
     edges = [*BUCKETS[1:], None]
     axes.set_xticks(
@@ -116,22 +113,13 @@ def _ablations(found: Found) -> plt.Figure:
     names = ["raw/sasrec", *(f"ablation/{lever}" for lever in ABLATIONS)]
     for place, name in enumerate(reversed(names)):
         difference = gains(rows[name]) - whole
-        low, high = _interval(difference)
+        low, high = np.quantile(resampled_means(difference), [0.025, 0.975])
         axes.barh(place, difference.mean(), color="tab:blue" if high < 0 else "tab:grey")
         axes.plot([low, high], [place, place], color="black", linewidth=1)
     axes.set_yticks(range(len(names)), [name.removeprefix("ablation/") for name in reversed(names)])
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("NDCG@10, full ranking, less that of default/sasrec (95% interval over users)")
     return figure
-
-
-def _interval(difference: NDArray[np.float64]) -> tuple[float, float]:
-    rng = np.random.default_rng(0)
-    means = [
-        difference[rng.integers(len(difference), size=len(difference))].mean() for _ in range(1000)
-    ]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _map(workshop: Workshop) -> plt.Figure:

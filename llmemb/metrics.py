@@ -24,6 +24,12 @@ def target_ranks(scores: Tensor, targets: Tensor) -> Tensor:
     return (~(scores < of_target)).sum(1) - 1
 
 
+def ndcg(ranks: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+    """Return each user's NDCG@k, float64 ``[users]``, of 0-based ranks of one target each."""
+    gain: NDArray[np.float64] = (ranks < k) / np.log2(ranks + 2.0)
+    return gain
+
+
 def ranking_metrics(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
     """Return HR, NDCG and MRR at each cutoff, averaged over users; with one target HR is recall.
 
@@ -36,6 +42,6 @@ def ranking_metrics(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) 
         hit = ranks < k
         n = max(1, len(ranks))
         metrics[f"HR@{k}"] = float(hit.sum() / n)
-        metrics[f"NDCG@{k}"] = float((hit / np.log2(ranks + 2.0)).sum() / n)
+        metrics[f"NDCG@{k}"] = float(ndcg(ranks, k).sum() / n)
         metrics[f"MRR@{k}"] = float((hit / (ranks + 1.0)).sum() / n)
     return metrics
