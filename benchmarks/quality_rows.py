@@ -82,7 +82,7 @@ def all_rows() -> Iterator[Row]:
             yield Row(f"id/{backbone}/{loss}", "id", overrides=settings)
     yield Row("raw/sasrec", "adapted", overrides=("scft.epochs=0",))
     yield Row("llminit/sasrec", "llminit", overrides=("scft.epochs=0",))
-    yield Row("rectools/sasrec", "rectools")
+    yield Row("rectools/sasrec", "rectools", overrides=("collaborative.loss=softmax",))
     for backbone in BACKBONES:
         yield Row(f"default/{backbone}", "adapted", overrides=(f"srs.name={backbone}",))
     yield Row("cold/id/sasrec", "id", cold=True)
@@ -103,7 +103,7 @@ class Measured:
         ranks: of every test user's target.
         report: as ``llmemb evaluate --json`` gives it.
         epochs: trained.
-        train_seconds: of those epochs, validation included; LLM stages are not.
+        train_seconds: of those epochs, validation included (but the peer's); LLM stages are not.
     """
 
     ranks: Ranks
@@ -165,8 +165,7 @@ class Workshop:
         if row.kind == "adapted":
             return run.trained_adapted().scorer(), _history(run.rat[0])
         if row.kind == "rectools":
-            scorer, epochs = rectools_scorer(self.peer_python, run.data.split, run.preset, folder)
-            return scorer, epochs
+            return rectools_scorer(self.peer_python, run.data.split, run.preset, folder)
         return _llm_initialised(run, folder), _history(folder)
 
 

@@ -80,7 +80,7 @@ class Watch(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: torch.nn.Module) -> None:
         """Stop the clock; keep the vectors if they are the best so far."""
-        train_seconds = time.monotonic() - self.began
+        seconds = time.monotonic() - self.began
         module.torch_model.eval()
         with torch.inference_mode():
             known, items = self.items(module)
@@ -94,13 +94,7 @@ class Watch(Callback):
                     "known": known,
                 }
         module.torch_model.train()
-        seconds = time.monotonic() - self.began
-        epoch = {
-            "epoch": len(self.history),
-            "ndcg": ndcg,
-            "seconds": seconds,
-            "train_seconds": train_seconds,
-        }
+        epoch = {"epoch": len(self.history), "ndcg": ndcg, "seconds": seconds}
         self.history.append(epoch)
         print(f"{epoch['epoch']} {ndcg:.5f} {seconds:.1f}", flush=True)
         with (self.folder / "epochs.jsonl").open("a", encoding="utf-8") as file:
