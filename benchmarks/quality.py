@@ -3,7 +3,8 @@
     make quality DATA=data/beauty            # all of it; hours on two cores, resumed where it was
     python benchmarks/quality.py data/beauty --only 'id/*' --seeds 1
 
-Writes ``results/quality-<data>.json`` after every row and, with all rows there, ``docs/results.md``.
+Writes ``results/quality-<data>.json`` when the rows asked for are there and, with all of them,
+``docs/results.md``. Rows that are done are kept: an interrupted run goes on where it was.
 Cheapest rows first, the first seed of all before the second of any. Nothing here is tuned: settings come
 from the presets, which were chosen on validation.
 """
@@ -30,7 +31,7 @@ from trainer.stages import only_run
 
 
 def main() -> None:
-    """Measure what is not measured yet, writing the report as it grows."""
+    """Measure what is not measured yet and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="prepared data (`llmemb data prepare`)")
     parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="the LLM")
@@ -57,14 +58,14 @@ def main() -> None:
                 continue
             print(f"{row.name}, seed {seed}", file=sys.stderr)
             found.setdefault(row, {})[seed] = workshop.measure(row, seed)
-            path = write(workshop, found, arguments.results)
+        path = write(workshop, found, arguments.results)
         if arguments.only == ["*"] and arguments.seeds == SEEDS:
             write_results_page(path, workshop, found)
     print(path)
 
 
 def write(workshop: Workshop, found: Found, folder: Path) -> Path:
-    """Write the JSON of all rows that are measured so far."""
+    """Write the JSON of the rows that were asked for."""
     rows = {row.name: figures(list(seeds.values())) for row, seeds in found.items()}
     return write_report(
         f"quality-{workshop.data.facts.name}",
