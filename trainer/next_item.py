@@ -4,6 +4,7 @@ All take scores to be products of user and item vectors. Negatives are shared by
 batch, which makes their scores one matrix product.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -70,8 +71,7 @@ def softmax_loss(states: Tensor, positive: Tensor, vectors: Tensor) -> Tensor:
         positive: int64 ``[positions]``, the row of ``vectors`` that each should score highest.
         vectors: float ``[candidates, width]`` item vectors.
     """
-    loss: Tensor = _ChunkedSoftmax.apply(states, positive, vectors)  # type: ignore[no-untyped-call]
-    return loss
+    return _chunked_softmax(states, positive, vectors)
 
 
 def sampled_softmax_loss(
@@ -151,3 +151,6 @@ class _ChunkedSoftmax(torch.autograd.Function):
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, Tensor]:
         state_gradients, vector_gradients = ctx.saved_tensors
         return outer[0] * state_gradients, None, outer[0] * vector_gradients
+
+
+_chunked_softmax: Callable[[Tensor, Tensor, Tensor], Tensor] = _ChunkedSoftmax.apply

@@ -37,9 +37,7 @@ class ScftSettings(Section):
     learning_rate: float = Field(default=2e-4, gt=0)
     warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
     drop: float = Field(default=0.4, ge=0, lt=1)  # share of attributes left out of a view
-    cooccurrence: float = Field(
-        default=0.0, ge=0, le=1
-    )  # share of positives that were used near it
+    cooccurrence: float = Field(default=0.0, ge=0, le=1)  # share of positives: items used nearby
     loss: Literal["infonce", "soft"] = "infonce"
     temperature: float = Field(default=0.05, gt=0)  # starting value; learnt
     lora_rank: int = Field(default=8, ge=1)

@@ -179,13 +179,12 @@ class Run:
             "rat": self.preset.rat.model_dump(mode="json"),
             "seed": self.preset.seed,
         }
-        if self.preset.rat.alignment_weight:
+        aligned = self.preset.rat.alignment_weight > 0
+        if aligned:
             inputs["collaborative"] = self.collaborative[1]
 
         def produce(folder: Path) -> None:
-            teacher = None
-            if self.preset.rat.alignment_weight:
-                teacher = load_file(self.collaborative[0] / MODEL)["table.vectors"]
+            teacher = load_file(self.collaborative[0] / MODEL)["table.vectors"] if aligned else None
             model = adapted_model(self.preset, self.projected(), self.seen)
             with self.progress.epochs("rat") as report:
                 train_rat(model, teacher, self.data.split, self.preset, folder, report)
