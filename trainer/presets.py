@@ -66,6 +66,10 @@ class FitSettings(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     epochs: int = Field(default=200, ge=1)  # at most
     patience: int = Field(default=10, ge=1)  # epochs without a better validation NDCG@10
+    averaged_epochs: float = Field(default=3.0, ge=0)  # weights kept are a moving average; 0: none
+    # Share of an item's log popularity added to its score while training: what popularity explains is
+    # then not learnt into the vectors, which lifts the tail (Menon et al., ICLR 2021, arXiv 2007.07314).
+    logit_adjustment: float = Field(default=0.0, ge=0, le=1)
 
 
 class RatSettings(FitSettings):
@@ -139,11 +143,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "projection": {"kind": "pca", "dimensions": 1536},
         "srs": {"width": 128, "blocks": 2, "heads": 1, "dropout": 0.5, "max_length": 200},
-        "collaborative": {"loss": "bce", "batch_size": 128, "patience": 20},
+        "collaborative": {
+            "loss": "bce",
+            "batch_size": 128,
+            "patience": 20,
+            "averaged_epochs": 0,
+        },
         "rat": {
             "loss": "bce",
             "batch_size": 128,
             "patience": 20,
+            "averaged_epochs": 0,
             "adapter_hidden": 768,
             "id_residual": False,
             "id_dropout": 0.0,

@@ -75,6 +75,42 @@ def test_the_best_weights_are_kept(split: LeaveOneOut, tmp_path: Path) -> None:
     assert validation_ndcg(model, split) == pytest.approx(max(epoch.ndcg for epoch in epochs))
 
 
+@pytest.mark.parametrize("averaged_epochs", [0.0, 1.0])
+def test_the_weights_kept_are_the_average_of_the_last_epochs(
+    split: LeaveOneOut, tmp_path: Path, averaged_epochs: float
+) -> None:
+    model = id_model()
+    seen: list[torch.Tensor] = []
+
+    def watch(_: torch.Tensor) -> torch.Tensor:
+        seen.append(model.table.vectors.detach().clone())
+        return torch.zeros(())
+
+    chosen = settings(epochs=1, batch_size=2, averaged_epochs=averaged_epochs)
+    fit(model, split, chosen, seed=0, folder=tmp_path, extra_loss=watch)
+    mean, last = torch.stack(seen[-10:]).mean(0), seen[-1]
+    kept = model.table.vectors.detach()
+    is_mean = torch.dist(kept, mean) < torch.dist(kept, last)
+    assert bool(is_mean) == bool(averaged_epochs)
+
+
+def test_logit_adjustment_keeps_popularity_out_of_the_scores(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    share = np.arange(1, N_ITEMS + 1) ** 1.5
+    items = rng.choice(N_ITEMS, 2000, p=share / share.sum()).astype(np.int32)
+    split = leave_one_out(Sequences(items, np.arange(0, 2001, 8)), N_ITEMS)
+
+    def popularity_learnt(adjustment: float) -> float:
+        model = id_model()
+        fit(model, split, settings(logit_adjustment=adjustment, epochs=20), seed=0, folder=tmp_path)
+        histories = [split.train[u] for u in range(len(split.train))]
+        scores = model.scorer()(histories).mean(0).detach()
+        return float(np.polyfit(np.log(split.popularity), scores.numpy(), 1)[0])
+
+    assert popularity_learnt(0.0) > 0.7
+    assert abs(popularity_learnt(1.0)) < 0.2
+
+
 @pytest.mark.parametrize("killed_after", [0, 2, 4])
 def test_an_interrupted_run_ends_with_the_same_weights(
     split: LeaveOneOut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
