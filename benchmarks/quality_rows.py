@@ -65,6 +65,8 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
         "rat.alignment_weight=0.01",
         "rat.alignment_temperature=2.0",
     ),
+    "no-averaging": ("rat.averaged_epochs=0",),
+    "no-logit-adjustment": ("rat.logit_adjustment=0",),
     "loss-bce": ("rat.loss=bce",),
     "loss-gbce": ("rat.loss=gbce",),
     "loss-softmax": ("rat.loss=softmax",),
@@ -80,6 +82,8 @@ def all_rows() -> Iterator[Row]:
         for backbone in BACKBONES:
             settings = (f"srs.name={backbone}", f"collaborative.loss={loss}")
             yield Row(f"id/{backbone}/{loss}", "id", overrides=settings)
+    adjusted = ("collaborative.logit_adjustment=0.3",)  # the baselines may have the lever too
+    yield Row("id/sasrec/sampled-adjusted", "id", overrides=adjusted)
     yield Row("raw/sasrec", "adapted", overrides=("scft.epochs=0",))
     yield Row("llminit/sasrec", "llminit", overrides=("scft.epochs=0",))
     yield Row("rectools/sasrec", "rectools", overrides=("collaborative.loss=softmax",))

@@ -25,7 +25,7 @@ from rectools.models.nn.item_net import IdEmbeddingsItemNet
 def main(folder: Path) -> None:
     """Train, then write the vectors of test users and of items."""
     settings = json.loads((folder / "settings.json").read_text())
-    data = np.load(folder / "input.npz")
+    data = dict(np.load(folder / "input.npz"))
     seed_everything(settings["seed"])
     watch = Watch(folder, data, settings)
     lengths = np.diff(data["train_offsets"])
@@ -67,12 +67,16 @@ def main(folder: Path) -> None:
 class Watch(Callback):
     """Times epochs, ranks validation targets after each and stops in time."""
 
-    def __init__(self, folder: Path, data: np.lib.npyio.NpzFile, settings: dict) -> None:
+    def __init__(self, folder: Path, data: dict[str, np.ndarray], settings: dict) -> None:
         self.folder, self.data, self.settings = folder, data, settings
         self.history: list[dict] = []
         self.best: dict[str, np.ndarray] = {}
         self.model: SASRecModel | None = None
         self.began = 0.0
+
+    def __deepcopy__(self, memo: dict) -> "Watch":
+        """Stay the one watch: RecTools trains with a copy of the trainer it was given."""
+        return self
 
     def on_train_epoch_start(self, trainer: Trainer, module: torch.nn.Module) -> None:
         """Start the clock."""

@@ -128,6 +128,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             "loss": "sampled",
             "negatives": 512,
             "batch_size": 128,
+            "patience": 6,
+            "logit_adjustment": 0.3,
             "id_dropout": 0.5,
             "alignment_weight": 0.0,
         },
