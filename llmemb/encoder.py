@@ -3,7 +3,8 @@
 Training the LoRA lives in ``trainer.scft``; batching concurrent requests in ``service.engine``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,7 @@ class EncoderSettings(Settings):
 
     pooling: Pooling = "mean"
     max_tokens: int = Field(default=256, ge=8, le=8192)
+    depth: float = Field(default=1.0, gt=0, le=1)  # share of the LLM's layers used, from the bottom
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def load_encoder(
     from transformers import AutoTokenizer
 
     device = device or best_device()
-    model = load_base(base, torch.float32)
+    model = load_base(base, torch.float32, settings.depth)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     try:
         merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
@@ -201,17 +203,54 @@ def load_encoder(
     return Encoder(merged.to(dtype or best_dtype(device)), tokenizer, settings, device)
 
 
-def load_base(base: BaseModel, dtype: torch.dtype) -> Any:
+def load_base(base: BaseModel, dtype: torch.dtype, depth: float = 1.0) -> Any:
     """Load the headless transformer of a base model; no remote code, no pickle.
+
+    Args:
+        base: the LLM.
+        dtype: of its weights in memory.
+        depth: share of its layers that is loaded, from the bottom.
 
     Raises:
         ModelError: transformers does not know the architecture, or the weights are unreadable.
     """
     from transformers import AutoModel
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # weights load in a moment; a bar for it is noise in a log
+    config = base_config(base, depth)
     try:
-        return AutoModel.from_pretrained(base.path, dtype=dtype, use_safetensors=True)
+        with quiet_loading():
+            return AutoModel.from_pretrained(
+                base.path, config=config, dtype=dtype, use_safetensors=True
+            )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"base model {base.path}: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers from telling of weights that are left out on purpose, and from a bar of moments."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def base_config(base: BaseModel, depth: float) -> Any:
+    """Return the base model's configuration, cut to a share of its layers from the bottom, at least one.
+
+    Raises:
+        ModelError: transformers does not know the architecture.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base.path)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"base model {base.path}: {str(error).splitlines()[0]}") from error
+    config.num_hidden_layers = max(1, round(depth * config.num_hidden_layers))
+    return config

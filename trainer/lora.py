@@ -10,14 +10,21 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
-from transformers.utils.logging import disable_progress_bar
 
 from llmemb.base_model import BaseModel
-from llmemb.encoder import EncoderSettings, best_device, best_dtype, check_max_tokens
+from llmemb.encoder import (
+    EncoderSettings,
+    base_config,
+    best_device,
+    best_dtype,
+    check_max_tokens,
+    quiet_loading,
+)
 from llmemb.errors import ModelError
 from llmemb.files import json_bytes
 from trainer.presets import ScftSettings
 
+LAYERS = "num_hidden_layers"  # transformers' name for it
 POOLING_MODES = {"mean": "mean", "last": "lasttoken", "eos": "lasttoken"}
 
 
@@ -29,6 +36,7 @@ def model_with_lora(
     Raises:
         ModelError: the base model cannot be loaded or has no layers for LoRA.
     """
+    config = base_config(base, encoder.depth)
     device = best_device()
     arguments = {
         "dtype": best_dtype(device),
@@ -36,11 +44,14 @@ def model_with_lora(
         # On a CPU the fused kernel's backward is slower than plain attention over short prompts.
         "attn_implementation": "eager" if device.type == "cpu" else "sdpa",
     }
-    disable_progress_bar()
     try:
-        transformer = Transformer(
-            str(base.path), model_kwargs=arguments, max_seq_length=encoder.max_tokens
-        )
+        with quiet_loading():
+            transformer = Transformer(
+                str(base.path),
+                model_kwargs=arguments,
+                config_kwargs={LAYERS: config.num_hidden_layers},
+                max_seq_length=encoder.max_tokens,
+            )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"base model {base.path}: {str(error).splitlines()[0]}") from error
     check_max_tokens(transformer.model.config, transformer.tokenizer, encoder)
@@ -83,6 +94,10 @@ def write_encoder(folder: Path, model: SentenceTransformer) -> None:
     """Write a sentence-transformers folder without the base model's weights."""
     model.save_pretrained(str(folder), create_model_card=False)
     (folder / "README.md").unlink(missing_ok=True)  # an empty form that PEFT leaves
+    path = folder / "sentence_bert_config.json"
+    settings = json.loads(path.read_bytes())
+    settings["config_kwargs"] = {LAYERS: model[0].model.config.num_hidden_layers}
+    path.write_bytes(json_bytes(settings))
     # PEFT writes sets in no fixed order; the bundle's id is a hash over this file.
     path = folder / "adapter_config.json"
     config = json.loads(path.read_bytes())

@@ -32,13 +32,14 @@ class ScftSettings(Section):
 
     seed: int | None = Field(default=None, ge=0)  # None: the run's
     epochs: float = Field(default=4, ge=0)  # visits of each training item; 0: the LLM as it is
-    batch_size: int = Field(default=64, ge=2)  # pairs in one contrastive batch
+    batch_size: int = Field(default=64, ge=2)  # items in one contrastive batch
     accumulation: int = Field(default=1, ge=1)  # batches to one optimiser step
     learning_rate: float = Field(default=2e-4, gt=0)
     warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
     drop: float = Field(default=0.4, ge=0, lt=1)  # share of attributes left out of a view
     cooccurrence: float = Field(default=0.0, ge=0, le=1)  # share of positives: items used nearby
-    loss: Literal["infonce", "soft"] = "infonce"
+    # Pairs of views within a batch (soft: the paper's); catalogue: a view against every item.
+    loss: Literal["infonce", "soft", "catalogue"] = "infonce"
     temperature: float = Field(default=0.05, gt=0)  # starting value; learnt
     lora_rank: int = Field(default=8, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
@@ -120,7 +121,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Chosen on the validation split of Amazon Beauty, as far as it has been searched.
     "default": {
-        "scft": {"epochs": 1, "learning_rate": 1e-3, "top_layers": 0.34, "cooccurrence": 0.5},
+        "encoder": {"depth": 0.2},
+        "scft": {
+            "epochs": 5,
+            "batch_size": 128,
+            "learning_rate": 1e-3,
+            "drop": 0.0,
+            "cooccurrence": 1.0,
+            "loss": "catalogue",
+            "lora_rank": 32,
+            "lora_alpha": 64,
+        },
         "projection": {"dimensions": 512},
         "srs": {"width": 128, "blocks": 1, "dropout": 0.4},
         "collaborative": {"loss": "sampled", "negatives": 512, "batch_size": 128},

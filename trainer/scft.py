@@ -1,9 +1,9 @@
 """SCFT: LoRA on the LLM, trained to tell items apart by what their attributes say.
 
-The positive of an item's random view is another view of the same item or, for a share of the visits,
-one of an item that stands near it in training sequences. Stands on sentence-transformers' trainer;
-here is what that lacks: views drawn afresh at each visit, the false-negative mask, and checkpoints
-that resume to the very same weights.
+An item's random view is told apart from other items' views in the batch, or from a learnt vector of
+every item; its positives are the item itself and those that stand near it in training sequences. Stands
+on sentence-transformers' trainer; here is what that lacks: views drawn afresh at each visit, the
+false-negative mask, and checkpoints that resume to the very same weights.
 """
 
 import json
@@ -13,40 +13,35 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from sentence_transformers import (
-    SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 
 from llmemb.base_model import BaseModel
 from llmemb.catalogue import Attributes
-from llmemb.encoder import (
-    EncoderSettings,
-    best_device,
-    best_dtype,
-    length_batches,
-)
+from llmemb.encoder import EncoderSettings, best_device, best_dtype
 from llmemb.errors import DataError, SettingsError
 from llmemb.interactions import Sequences
 from llmemb.prompt import PromptTemplate
-from trainer.contrast import contrastive_loss
 from trainer.cooccurrence import neighbours
 from trainer.lora import model_with_lora, write_encoder
 from trainer.presets import ScftSettings
+from trainer.scft_loss import CatalogueContrast, CatalogueLoss, ViewsLoss
 from trainer.steps import Step
-from trainer.views import ViewsCollator, visits
+from trainer.views import PairsCollator, ViewsCollator, reading_groups, visits
 
 STATE = "state.safetensors"  # of a checkpoint: LoRA and loss; a whole one also holds COMPLETE
 COMPLETE = "complete"
-CHUNK_TOKENS = 1024  # padded tokens in one forward pass on a CPU: less padding, warmer caches
 
 
 def train_scft(
@@ -59,6 +54,7 @@ def train_scft(
     seed: int,
     folder: Path,
     sequences: Sequences,
+    untuned: NDArray[np.floating] | None = None,
     report: Callable[[Step], None] = lambda _: None,
 ) -> None:
     """Fine-tune and write ``folder/encoder``, a sentence-transformers folder without base weights.
@@ -72,6 +68,8 @@ def train_scft(
         seed: of views, order, initial LoRA and dropout.
         folder: for checkpoints, ``losses.jsonl`` and the result; an interrupted run resumes here.
         sequences: training sequences, of indices into ``items``.
+        untuned: the items' vectors by the LLM as it is, float ``[items, llm]``; needed by the
+            catalogue loss alone.
         report: told of each step.
 
     Raises:
@@ -111,22 +109,22 @@ def train_scft(
         report_to=list(settings.report_to) or "none",
         seed=seed,
     )
-    loss = ViewsLoss(model, settings)
+    near, groups = neighbours(sequences, len(items)), reading_groups(items, template)
+    views = (items, template, model[0].tokenizer, encoder, settings, seed)
+    loss: ViewsLoss | CatalogueLoss
+    if settings.loss == "catalogue" and untuned is not None:
+        loss = CatalogueLoss(model, CatalogueContrast(untuned, near, groups, settings))
+        collator = ViewsCollator(*views)
+    else:
+        loss = ViewsLoss(model, settings)
+        collator = PairsCollator(*views, neighbours=near, groups=groups)
     try:
         trainer = _Trainer(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_dict(order),
             loss=loss,
-            data_collator=ViewsCollator(
-                items=items,
-                template=template,
-                tokenizer=model[0].tokenizer,
-                encoder=encoder,
-                neighbours=neighbours(sequences, len(items)),
-                settings=settings,
-                seed=seed,
-            ),
+            data_collator=collator,
             callbacks=[_Reporting(report, batch_size * settings.accumulation)],
         )
     except RuntimeError as error:
@@ -137,44 +135,6 @@ def train_scft(
     lines = [json.dumps({"step": entry["step"], "loss": entry["loss"]}) for entry in losses]
     (folder / "losses.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_encoder(folder / "encoder", model)
-
-
-class ViewsLoss(nn.Module):
-    """The contrastive loss over two batches of views; its temperature is trained with the LoRA."""
-
-    def __init__(self, model: SentenceTransformer, settings: ScftSettings) -> None:
-        super().__init__()
-        self.model = model
-        self.contrast = contrastive_loss(settings.loss, settings.temperature, learnable=True)
-
-    def forward(self, views: list[dict[str, Tensor]], labels: Tensor) -> Tensor:
-        """Return the loss; ``labels`` are as :class:`ViewsCollator` gives them."""
-        x, y = (self.embed(view) for view in views)
-        item, partner, left, right = labels.unbind(1)
-        same = (
-            (item[:, None] == item)
-            | (item[:, None] == partner)
-            | (partner[:, None] == partner)
-            | (left[:, None] == right)
-        )
-        loss: Tensor = self.contrast(x, y, same)
-        return loss
-
-    def embed(self, view: dict[str, Tensor]) -> Tensor:
-        """Return the vectors of a batch of views, float32 ``[batch, llm]``, in chunks of like length."""
-        lengths = view["attention_mask"].sum(1).tolist()
-        budget = (
-            CHUNK_TOKENS if view["input_ids"].device.type == "cpu" else sum(lengths) * len(lengths)
-        )
-        chunks = length_batches(lengths, budget)
-        vectors = [
-            self.model({name: tensor[chunk, : lengths[chunk[0]]] for name, tensor in view.items()})[
-                "sentence_embedding"
-            ].float()
-            for chunk in chunks
-        ]
-        order = torch.tensor([i for chunk in chunks for i in chunk], device=vectors[0].device)
-        return torch.cat(vectors)[torch.argsort(order)]
 
 
 def _in_order(dataset: Dataset, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:

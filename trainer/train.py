@@ -5,6 +5,7 @@ import shutil
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,6 +107,8 @@ class Run:
         def produce(folder: Path) -> None:
             from trainer.scft import train_scft  # slow to import, of no use once the stage is done
 
+            catalogue = self.preset.scft.loss == "catalogue" and self.preset.scft.epochs > 0
+            untuned = self.untuned().llm_vectors[self.seen] if catalogue else None
             with self.progress.steps("scft") as report:
                 train_scft(
                     [self.data.catalogue.attributes[i] for i in np.flatnonzero(self.seen)],
@@ -116,18 +119,26 @@ class Run:
                     seed=self.preset.scft_seed,
                     folder=folder,
                     sequences=self.data.split.train.renumbered(np.cumsum(self.seen) - 1),
+                    untuned=untuned,
                     report=report,
                 )
 
-        inputs = {
+        inputs: dict[str, Any] = {
             "data": self.data.facts.fingerprint,
             "base": self.base.sha256,
             "prompt": self.template.model_dump(mode="json"),
             "encoder": self.preset.encoder.model_dump(mode="json"),
-            "scft": self.preset.scft.model_dump(mode="json"),
-            "seed": self.preset.scft_seed,
         }
+        if self.preset.scft.epochs:
+            inputs["scft"] = self.preset.scft.model_dump(mode="json")
+            inputs["seed"] = self.preset.scft_seed
         return run_stage(self.work, "scft", inputs, produce)
+
+    def untuned(self) -> "Run":
+        """Return the same run without SCFT."""
+        scft = self.preset.scft.model_copy(update={"epochs": 0})
+        preset = self.preset.model_copy(update={"scft": scft})
+        return Run(self.data, self.base, preset, self.work, self.progress)
 
     @cached_property
     def vectors(self) -> tuple[Path, str]:

@@ -1,7 +1,7 @@
 """What SCFT reads: random views of items, drawn afresh at each visit."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,21 +18,41 @@ from trainer.presets import ScftSettings
 
 @dataclass
 class ViewsCollator:
-    """Draws the views of a batch, each a function of the seed, the item and its visit alone."""
+    """Draws a view of each item of a batch, a function of the seed, the item and its visit alone."""
 
     items: list[Attributes]
     template: PromptTemplate
     tokenizer: Any
     encoder: EncoderSettings
-    neighbours: Sequences
     settings: ScftSettings
     seed: int
     valid_label_columns: tuple[str, ...] = ("label",)  # the trainer asks for it
 
-    def __post_init__(self) -> None:
-        # Items that read alike are not each other's negatives.
-        prompts = [self.template.render(item) for item in self.items]
-        self.groups = np.unique(prompts, return_inverse=True)[1]
+    def __call__(self, rows: list[dict[str, int]]) -> dict[str, Tensor]:
+        """Return token ids and masks of a view of each item, and ``label``, int64 ``[batch]`` items."""
+        items = [row["item"] for row in rows]
+        views = [self.view(item, row["visit"], 0) for item, row in zip(items, rows, strict=True)]
+        return self.tokens("anchor", views) | {"label": torch.tensor(items)}
+
+    def tokens(self, name: str, views: list[list[str]]) -> dict[str, Tensor]:
+        """Return ``<name>_input_ids`` and ``<name>_attention_mask``, int64 ``[batch, tokens]``."""
+        prompts = [self.template.text(view) for view in views]
+        tokens = tokenize(self.tokenizer, prompts, self.encoder)
+        padded = pad([t.ids for t in tokens], self.tokenizer.pad_token_id or 0)
+        return {f"{name}_{key}": tensor for key, tensor in padded.items()}
+
+    def view(self, item: int, visit: int, side: int) -> list[str]:
+        """Return what one view says of an item; ``side`` is 0 or 1."""
+        rng = np.random.default_rng((self.seed, int(item), visit, side))
+        return self.template.augment(self.items[item], rng, self.settings.drop)
+
+
+@dataclass
+class PairsCollator(ViewsCollator):
+    """Draws pairs of views; the second may be of an item that was used near the first."""
+
+    neighbours: Sequences = field(kw_only=True)
+    groups: NDArray[np.int64] = field(kw_only=True)
 
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, Tensor]:
         """Return token ids and masks of both views, and ``label``, int64 ``[batch, 4]``.
@@ -40,24 +60,19 @@ class ViewsCollator:
         Its first two columns number the items of the two views, by what they read like; where one
         row's third is another's fourth, the one's first view says just what the other's second does.
         """
-        batch: dict[str, Tensor] = {}
         items = np.array([[row["item"], self.partner(row)] for row in rows])
-        views = [
+        anchors, positives = [
             [
                 self.view(item, row["visit"], side)
                 for item, row in zip(items[:, side], rows, strict=True)
             ]
             for side in (0, 1)
         ]
-        for name, statements in zip(("anchor", "positive"), views, strict=True):
-            prompts = [self.template.text(view) for view in statements]
-            tokens = tokenize(self.tokenizer, prompts, self.encoder)
-            padded = pad([t.ids for t in tokens], self.tokenizer.pad_token_id or 0)
-            batch |= {f"{name}_{key}": tensor for key, tensor in padded.items()}
-        said = ["; ".join(sorted(view)) for side in views for view in side]
+        said = ["; ".join(sorted(view)) for view in (*anchors, *positives)]
         said_numbers = np.unique(said, return_inverse=True)[1].reshape(2, -1).T
-        batch["label"] = torch.from_numpy(np.hstack([self.groups[items], said_numbers]))
-        return batch
+        label = torch.from_numpy(np.hstack([self.groups[items], said_numbers]))
+        views = self.tokens("anchor", anchors) | self.tokens("positive", positives)
+        return views | {"label": label}
 
     def partner(self, row: dict[str, int]) -> int:
         """Return the item of the second view: the visit's own, or one that was used near it."""
@@ -68,10 +83,13 @@ class ViewsCollator:
             return item
         return int(rng.choice(near))
 
-    def view(self, item: int, visit: int, side: int) -> list[str]:
-        """Return what one view says of an item; ``side`` is 0 or 1."""
-        rng = np.random.default_rng((self.seed, int(item), visit, side))
-        return self.template.augment(self.items[item], rng, self.settings.drop)
+
+def reading_groups(items: list[Attributes], template: PromptTemplate) -> NDArray[np.int64]:
+    """Return the same number for items that read alike; int64 ``[items]``."""
+    groups: NDArray[np.int64] = np.unique(
+        [template.render(item) for item in items], return_inverse=True
+    )[1]
+    return groups
 
 
 def visits(n_items: int, epochs: float, seed: int) -> dict[str, NDArray[np.int64]]:

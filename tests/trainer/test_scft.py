@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from llmemb.errors import ModelError, SettingsError
 from llmemb.interactions import Sequences
 from llmemb.prompt import PromptTemplate
 from trainer import scft as scft_module
+from trainer import scft_loss
 from trainer.cooccurrence import neighbours
 from trainer.presets import ScftSettings
 from trainer.scft import train_scft
 from trainer.steps import Step
-from trainer.views import ViewsCollator
+from trainer.views import PairsCollator, reading_groups
 
 TEMPLATE = PromptTemplate(domain="film", fields=("title", "year", "genres"))
 GENRES = ["drama", "action", "Comedy", "alpha", "beta"]
@@ -41,6 +43,7 @@ def train(
     **changes: object,
 ) -> Path:
     folder.mkdir(exist_ok=True)
+    untuned = np.random.default_rng(0).normal(size=(len(FILMS), 32))
     train_scft(
         FILMS,
         TEMPLATE,
@@ -50,6 +53,7 @@ def train(
         seed=0,
         folder=folder,
         sequences=SEQUENCES,
+        untuned=untuned,
         report=report,
     )
     return folder / "encoder"
@@ -64,10 +68,10 @@ def weights(encoder: Path) -> bytes:
     return (encoder / "adapter_model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("loss", ["infonce", "soft"])
+@pytest.mark.parametrize("loss", ["infonce", "soft", "catalogue"])
 def test_it_learns_to_tell_items_apart(tmp_path: Path, base: Path, loss: str) -> None:
     steps: list[Step] = []
-    start = {"infonce": 0.1, "soft": 3.0}[loss]
+    start = {"infonce": 0.1, "soft": 3.0, "catalogue": 0.1}[loss]
     train(tmp_path, base, steps.append, loss=loss, temperature=start, epochs=10)
     losses = [step.loss for step in steps]
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
@@ -80,23 +84,26 @@ def test_it_learns_to_tell_items_apart(tmp_path: Path, base: Path, loss: str) ->
 @pytest.mark.parametrize("pooling", ["mean", "eos"])
 def test_every_family_trains_and_loads(tmp_path: Path, family: str, pooling: str) -> None:
     base = make_tiny_llm(tmp_path / "llm", family)
-    settings = EncoderSettings(pooling=pooling)
+    settings = EncoderSettings(pooling=pooling, depth=0.6)
     folder = train(tmp_path, base, encoder=settings, epochs=1)
     encoder = load_encoder(folder, find_base_model(str(base)), settings)
     assert np.isfinite(encoder.encode([TEMPLATE.render(film) for film in FILMS])).all()
 
 
-def test_sentence_transformers_loads_the_folder_and_agrees(tmp_path: Path, base: Path) -> None:
+@pytest.mark.parametrize(("depth", "layers"), [(1.0, 3), (0.6, 2)])
+def test_sentence_transformers_loads_the_folder_and_agrees(
+    tmp_path: Path, base: Path, depth: float, layers: int
+) -> None:
     from sentence_transformers import SentenceTransformer
 
-    folder = train(tmp_path, base)
+    settings = EncoderSettings(depth=depth)
+    folder = train(tmp_path, base, encoder=settings)
     assert not (folder / "README.md").exists()
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
     prompts = [TEMPLATE.render(film) for film in FILMS]
     theirs = SentenceTransformer(str(folder), device="cpu").encode(prompts).astype(np.float64)
-    encoder = load_encoder(
-        folder, find_base_model(str(base)), EncoderSettings(), dtype=torch.float32
-    )
+    encoder = load_encoder(folder, find_base_model(str(base)), settings, dtype=torch.float32)
+    assert len(encoder.model.layers) == layers
     ours = encoder.encode(prompts).astype(np.float64)
     cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     assert cosines.min() > 0.9999
@@ -111,20 +118,22 @@ def test_the_lora_changes_the_vectors(tmp_path: Path, base: Path) -> None:
     assert not np.allclose(tuned, raw, atol=1e-2)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize(
+    "changes", [{}, {"lora_dropout": 0.2}, {"loss": "catalogue", "cooccurrence": 1.0}]
+)
 def test_an_interrupted_run_ends_with_the_same_weights(
-    tmp_path: Path, base: Path, dropout: float
+    tmp_path: Path, base: Path, changes: dict
 ) -> None:
-    whole = train(tmp_path / "whole", base, lora_dropout=dropout)
+    whole = train(tmp_path / "whole", base, **changes)
 
     def die(step: Step) -> None:
         if step.step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "again", base, die, lora_dropout=dropout)
+        train(tmp_path / "again", base, die, **changes)
     steps: list[Step] = []
-    again = train(tmp_path / "again", base, steps.append, lora_dropout=dropout)
+    again = train(tmp_path / "again", base, steps.append, **changes)
     assert steps[0].step == 5  # from the checkpoint after step 4
     assert weights(again) == weights(whole)
     config = (again / "adapter_config.json").read_text()
@@ -145,11 +154,19 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path, base: Path) ->
     assert steps[0].step == 3
 
 
-def collator(base: Path, items: list[dict] = FILMS, **changes: float) -> ViewsCollator:
+def collator(base: Path, items: list[dict] = FILMS, **changes: float) -> PairsCollator:
     tokenizer = AutoTokenizer.from_pretrained(base)
     settings = SETTINGS.model_copy(update=changes)
-    near = neighbours(SEQUENCES, len(FILMS))
-    return ViewsCollator(items, TEMPLATE, tokenizer, EncoderSettings(), near, settings, seed=0)
+    return PairsCollator(
+        items,
+        TEMPLATE,
+        tokenizer,
+        EncoderSettings(),
+        settings,
+        seed=0,
+        neighbours=neighbours(SEQUENCES, len(FILMS)),
+        groups=reading_groups(items, TEMPLATE),
+    )
 
 
 def test_views_are_fresh_at_each_visit_and_repeatable(base: Path) -> None:
@@ -200,7 +217,7 @@ def test_chunks_of_like_length_change_nothing(
 ) -> None:
     losses: dict[int, list[float]] = {40: [], 100_000: []}
     for budget, found in losses.items():
-        monkeypatch.setattr(scft_module, "CHUNK_TOKENS", budget)
+        monkeypatch.setattr(scft_loss, "CHUNK_TOKENS", budget)
         train(tmp_path / str(budget), base, lambda step, to=found: to.append(step.loss), epochs=1)
     assert losses[40] == pytest.approx(losses[100_000], rel=0.02)
 
@@ -246,3 +263,36 @@ def test_a_catalogue_smaller_than_a_batch_still_trains(tmp_path: Path, base: Pat
     steps: list[Step] = []
     train(tmp_path, base, steps.append, batch_size=128)
     assert len(steps) == 2
+
+
+CATALOGUE = ScftSettings(loss="catalogue", cooccurrence=0.75)
+
+
+def catalogue_contrast(near: list[list[int]], groups: list[int], **changes: float) -> Any:
+    ragged = Sequences(
+        np.array([other for others in near for other in others], dtype=np.int32),
+        np.append(0, np.cumsum([len(others) for others in near])),
+    )
+    vectors = np.random.default_rng(0).normal(size=(len(near), 16))
+    settings = CATALOGUE.model_copy(update=changes)
+    return scft_loss.CatalogueContrast(vectors, ragged, np.array(groups), settings), vectors
+
+
+def test_the_catalogue_contrast_pulls_an_item_to_itself_and_to_those_nearby() -> None:
+    contrast, _ = catalogue_contrast([[1, 1, 2], [0, 0], [0], []], [0, 1, 2, 3])
+    targets = contrast.targets(torch.tensor([0, 2, 3]))
+    expected = [[0.25, 0.5, 0.25, 0], [0.75, 0, 0.25, 0], [0, 0, 0, 1]]
+    assert torch.allclose(targets, torch.tensor(expected))
+
+
+def test_items_that_read_alike_are_not_told_apart_by_the_catalogue_contrast() -> None:
+    near = [[1], [0], [1], [0]]
+    apart, vectors = catalogue_contrast(near, [0, 1, 2, 3], cooccurrence=1.0)
+    alike, _ = catalogue_contrast(near, [0, 1, 0, 3], cooccurrence=1.0)
+    x, item = torch.from_numpy(vectors[:1]).float(), torch.tensor([0])
+    for contrast in (apart, alike):
+        contrast(x, item).backward()
+    assert apart.vectors.grad[0].abs().sum() == 0  # an item is not its own negative
+    assert apart.vectors.grad[2].abs().sum() > 0
+    assert alike.vectors.grad[2].abs().sum() == 0
+    assert torch.isfinite(alike.vectors.grad).all()
