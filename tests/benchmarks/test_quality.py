@@ -58,7 +58,8 @@ def test_every_kind_of_row_is_measured_once_and_kept(
 ) -> None:
     base = make_tiny_llm(tmp_path_factory.mktemp("llm"))
     report, log = measure(shop, base)
-    assert log.count("scft: started") == 3  # none, all training items, all but the held-out ones
+    # The LLM as it is and tuned, on all training items and on all but the held-out ones.
+    assert log.count("scft: started") == 4
     assert set(report["rows"]) == set(ROWS)
     for name, row in report["rows"].items():
         metric = row["full"]["all"]["NDCG@10"]

@@ -43,7 +43,7 @@ def test_overrides_take_toml_values_and_bare_words() -> None:
         ("scft.epoch=1", r"scft\.epoch: Extra inputs"),
         ("nonsense.key=1", "nonsense: Extra inputs"),
         ("scft.epochs=-1", r"scft\.epochs: Input should be greater than or equal to 0"),
-        ("scft.loss=hinge", r"scft\.loss: Input should be 'infonce' or 'soft'"),
+        ("scft.loss=hinge", r"scft\.loss: Input should be 'infonce', 'soft' or 'catalogue'"),
         ("scft.epochs", "write section.key=value"),
         ("scft=1", "write section.key=value"),
         ("seed=x", "seed: Input should be a valid integer"),
