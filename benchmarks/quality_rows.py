@@ -85,7 +85,7 @@ def all_rows() -> Iterator[Row]:
         for backbone in BACKBONES:
             settings = (f"srs.name={backbone}", f"collaborative.loss={loss}")
             yield Row(f"id/{backbone}/{loss}", "id", overrides=settings)
-    adjusted = ("collaborative.logit_adjustment=0.3",)  # the baselines may have the lever too
+    adjusted = ("collaborative.logit_adjustment=0.4",)  # the baselines may have the lever too
     yield Row("id/sasrec/sampled-adjusted", "id", overrides=adjusted)
     yield Row("raw/sasrec", "adapted", overrides=("scft.epochs=0",))
     yield Row("llminit/sasrec", "llminit", overrides=("scft.epochs=0",))

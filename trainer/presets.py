@@ -140,7 +140,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "negatives": 512,
             "batch_size": 128,
             "patience": 6,
-            "logit_adjustment": 0.3,
+            "logit_adjustment": 0.4,
             "id_dropout": 0.5,
             "alignment_weight": 0.0,
         },
