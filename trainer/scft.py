@@ -149,7 +149,7 @@ def _last_complete(folder: Path) -> str | None:
 
 
 class _Trainer(SentenceTransformerTrainer):
-    """Checkpoints the LoRA and the loss's temperature in full precision, nothing else of the model."""
+    """Checkpoints the LoRA and what the loss learns in full precision, nothing else of the model."""
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Collect nothing for a model card: the bundle has its own."""
