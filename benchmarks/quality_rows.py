@@ -60,20 +60,18 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "two-layer-adapter": ("rat.adapter_hidden=512",),
     "mixture-of-experts": ("rat.experts=4",),
     "alignment-infonce": ("rat.alignment=infonce", "rat.alignment_weight=0.1"),
-    "alignment-soft": (
-        "rat.alignment=soft",
-        "rat.alignment_weight=0.01",
-        "rat.alignment_temperature=2.0",
-    ),
     "no-averaging": ("rat.averaged_epochs=0",),
     "no-logit-adjustment": ("rat.logit_adjustment=0",),
+    "no-unit-items": ("srs.unit_items=false",),
+    "no-repeat-bias": ("srs.repeat_bias=false",),
+    "fewer-negatives": ("rat.negatives=512",),
     "loss-bce": ("rat.loss=bce",),
     "loss-gbce": ("rat.loss=gbce",),
     "loss-softmax": ("rat.loss=softmax",),
     "scft-pairs": ("scft.loss=infonce", "scft.cooccurrence=0.5", "scft.drop=0.4"),
-    "raw-pca": ("scft.epochs=0", "projection.kind=pca"),
     "raw-full-depth": ("scft.epochs=0", "encoder.depth=1.0"),
 }
+PLAIN = ("srs.unit_items=false", "srs.repeat_bias=false")  # a backbone as it is published
 PAPER_SCFT = "scft.epochs=1"  # what two cores allow for; the release trains for 4,000 steps
 
 
@@ -83,13 +81,14 @@ def all_rows() -> Iterator[Row]:
     yield Row("cooccurrence", "cooccurrence")
     for loss in LOSSES:
         for backbone in BACKBONES:
-            settings = (f"srs.name={backbone}", f"collaborative.loss={loss}")
+            settings = (*PLAIN, f"srs.name={backbone}", f"collaborative.loss={loss}")
             yield Row(f"id/{backbone}/{loss}", "id", overrides=settings)
-    adjusted = ("collaborative.logit_adjustment=0.4",)  # the baselines may have the lever too
-    yield Row("id/sasrec/sampled-adjusted", "id", overrides=adjusted)
+    for backbone in BACKBONES:
+        settings = (f"srs.name={backbone}", "collaborative.logit_adjustment=0.6")
+        yield Row(f"id-levers/{backbone}", "id", overrides=settings)
     yield Row("raw/sasrec", "adapted", overrides=("scft.epochs=0",))
-    yield Row("llminit/sasrec", "llminit", overrides=("scft.epochs=0",))
-    yield Row("rectools/sasrec", "rectools", overrides=("collaborative.loss=softmax",))
+    yield Row("llminit/sasrec", "llminit", overrides=(*PLAIN, "scft.epochs=0"))
+    yield Row("rectools/sasrec", "rectools", overrides=(*PLAIN, "collaborative.loss=softmax"))
     for backbone in BACKBONES:
         yield Row(f"default/{backbone}", "adapted", overrides=(f"srs.name={backbone}",))
     yield Row("cold/id/sasrec", "id", cold=True)

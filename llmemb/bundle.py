@@ -120,10 +120,9 @@ class Bundle:
     def adapt(self, llm_vectors: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the item vectors of new items, float32 ``[items, width]``, from their LLM vectors."""
         with torch.inference_mode():
-            adapted: NDArray[np.float32] = self.adapter(
-                torch.from_numpy(self.projection(llm_vectors))
-            ).numpy()
-        return adapted
+            adapted = self.adapter(torch.from_numpy(self.projection(llm_vectors)))
+            vectors: NDArray[np.float32] = self.backbone.item_space(adapted).numpy()
+        return vectors
 
     def load_encoder(self, base_model: str | None = None) -> Encoder:
         """Load the LLM with this bundle's LoRA merged in.

@@ -4,10 +4,12 @@ Without a usable item in the sequence the most popular items are the answer.
 """
 
 import asyncio
+import heapq
 from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -80,12 +82,13 @@ class Recommender:
             else:
                 unknown[entry] = None
         excluded = {known[item_id] for item_id in exclude if item_id in known}
-        if exclude_seen:
-            excluded.update(entry for entry in usable if isinstance(entry, int))
+        seen = {entry for entry in usable if isinstance(entry, int)} - excluded
         source: Source = "model" if usable else "popular"
         if usable:
             user = await self.user_vector(usable)
-            found = await asyncio.to_thread(self._index.search, user, k, excluded)
+            found = await asyncio.to_thread(self._index.search, user, k, excluded | seen)
+            if not exclude_seen:
+                found = heapq.nlargest(k, found + self._repeats(user, seen), key=itemgetter(1))
         else:
             found = self._popular(k, excluded)
         ids = self._bundle.catalogue.ids
@@ -116,6 +119,13 @@ class Recommender:
         batch, lengths = torch.from_numpy(vectors).unsqueeze(0), torch.tensor([len(vectors)])
         user: NDArray[np.float32] = self._bundle.backbone.user_vectors(batch, lengths)[0].numpy()
         return user
+
+    def _repeats(self, user: NDArray[np.float32], seen: Collection[int]) -> list[tuple[int, float]]:
+        """Return the items of the sequence itself with their scores, which hold the repeat bias."""
+        positions = list(seen)
+        scores = self._bundle.item_vectors[positions] @ user
+        scores += self._bundle.backbone.repeat_bias.item()
+        return list(zip(positions, scores.tolist(), strict=True))
 
     def _popular(self, k: int, excluded: Collection[int]) -> list[tuple[int, float]]:
         eligible = (i for i in self._by_popularity if i not in excluded)

@@ -28,6 +28,7 @@ from llmemb.srs import BackboneSettings, build_backbone
 FILMS = 40
 WIDTH = 16
 MAX_LENGTH = 8
+TINY_REPEAT_BIAS = -0.75
 GENRES = ["Crime", "Drama", "Comedy", "Action", "Romance"]
 PROMPT = PromptTemplate(domain="film", fields=("title",), exclude=("votes",))
 ENCODER = EncoderSettings(max_tokens=128)
@@ -61,9 +62,14 @@ def make_tiny_bundle(folder: Path) -> Path:
     llm = encoder.encode([PROMPT.render(attributes) for attributes in catalogue.attributes])
     projection = fit_projection(llm, 12, "pca")
     adapter = Adapter(AdapterSettings(inputs=projection.dimensions, outputs=WIDTH)).eval()
-    srs = BackboneSettings(width=WIDTH, blocks=1, max_length=MAX_LENGTH)
+    srs = BackboneSettings(
+        width=WIDTH, blocks=1, max_length=MAX_LENGTH, unit_items=True, repeat_bias=True
+    )
+    backbone = build_backbone(srs).eval()
+    torch.nn.init.constant_(backbone.repeat_bias, TINY_REPEAT_BIAS)
     with torch.inference_mode():
-        item_vectors = adapter(torch.from_numpy(projection(llm))).numpy()
+        adapted = adapter(torch.from_numpy(projection(llm)))
+        item_vectors = backbone.item_space(adapted).numpy()
     rng = np.random.default_rng(3)
     lora = sha256_of(bundle / "encoder" / "adapter_model.safetensors")
     manifest = Manifest(
@@ -86,7 +92,7 @@ def make_tiny_bundle(folder: Path) -> Path:
         popularity=rng.permutation(np.arange(FILMS) // 2).astype(np.int64),  # holds ties
         projection=projection,
         adapter=adapter,
-        backbone=build_backbone(srs),
+        backbone=backbone,
         llm_vectors=llm,
         item_vectors=item_vectors,
         card="# tiny\n",

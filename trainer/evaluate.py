@@ -53,7 +53,12 @@ def backbone_scorer(backbone: Backbone, table: Tensor) -> Scorer:
     def scores(histories: list[NDArray[np.int32]]) -> Tensor:
         items, lengths = pad_sequences(histories, backbone.settings.max_length)
         users = backbone.user_vectors(table[items.to(table.device)], lengths.to(table.device))
-        return (users @ table.T).cpu()
+        scores = (users @ table.T).cpu()
+        if backbone.settings.repeat_bias:
+            bias = backbone.repeat_bias.item()
+            for row, history in enumerate(histories):
+                scores[row, torch.from_numpy(np.unique(history).astype(np.int64))] += bias
+        return scores
 
     return scores
 

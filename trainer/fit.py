@@ -6,10 +6,11 @@ The collaborative SRS (IDs only) and RAT (adapted LLM vectors) both run through 
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -28,12 +29,13 @@ from llmemb.srs import Backbone
 from trainer.batches import training_batches, training_windows
 from trainer.evaluate import Scorer, backbone_scorer, full_ranks
 from trainer.item_tables import ItemTable
-from trainer.next_item import draw_negatives, next_item_loss
+from trainer.next_item import Repeats, draw_negatives, next_item_loss
 from trainer.presets import FitSettings
 
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 20.0
 GRADIENT_NORM = 1.0
+REPEAT_BIAS_SPEED = 10  # times the learning rate: one number that may have far to go
 
 Table = TypeVar("Table", bound=ItemTable)
 
@@ -53,8 +55,11 @@ class Recommender(nn.Module, Generic[Table]):
         """Return all item vectors as they are used after training, float ``[items, width]``."""
         self.eval()
         with torch.inference_mode():
-            vectors: Tensor = self.table()
-        return vectors
+            return self.vectors()
+
+    def vectors(self, items: Tensor | None = None) -> Tensor:
+        """Return item vectors as the backbone reads them; arguments as the table's."""
+        return self.backbone.item_space(self.table(items))
 
     def scorer(self) -> Scorer:
         """Return what ranks items for a history, for evaluation."""
@@ -112,8 +117,14 @@ def fit(
     device = best_device()
     model.to(device)
     items, lengths = items.to(device), lengths.to(device)
+    bias = model.backbone.repeat_bias
+    others = [parameter for parameter in model.parameters() if parameter is not bias]
+    groups: list[dict[str, Any]] = [
+        {"params": others},
+        {"params": [bias], "lr": REPEAT_BIAS_SPEED * settings.learning_rate},
+    ]
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        groups,
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=True,
@@ -132,22 +143,23 @@ def fit(
         rng = np.random.default_rng((seed, number))
         model.train()
         total, count = 0.0, 0
-        for batch in training_batches(items, lengths, settings.batch_size, rng):
-            loss, targets = _batch_loss(model, *batch, offsets, settings)
-            if extra_loss is not None:
-                loss = loss + extra_loss(torch.unique(targets))
-            if not torch.isfinite(loss):
-                raise LLMEmbError(
-                    f"training diverged in epoch {number} (the loss is {loss.item()}); "
-                    "lower the stage's learning_rate"
-                )
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
-            optimizer.step()
-            averaged.update_parameters(model)
-            total += loss.item() * len(targets)
-            count += len(targets)
+        with _bfloat16_products():
+            for batch in training_batches(items, lengths, settings.batch_size, rng):
+                loss, targets = _batch_loss(model, *batch, offsets, settings)
+                if extra_loss is not None:
+                    loss = loss + extra_loss(torch.unique(targets))
+                if not torch.isfinite(loss):
+                    raise LLMEmbError(
+                        f"training diverged in epoch {number} (the loss is {loss.item()}); "
+                        "lower the stage's learning_rate"
+                    )
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
+                optimizer.step()
+                averaged.update_parameters(model)
+                total += loss.item() * len(targets)
+                count += len(targets)
         ndcg = validation_ndcg(mean_model, split)
         if not history or ndcg > max(epoch.ndcg for epoch in history):
             weights = mean_model.state_dict()
@@ -165,6 +177,17 @@ def fit(
     model.to("cpu").eval()
     lines = [json.dumps({**vars(epoch), "seconds": round(epoch.seconds, 3)}) for epoch in history]
     (folder / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _bfloat16_products() -> Iterator[None]:
+    """Let matrix products round what they multiply, not what they sum, where the device gains by it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _moving_average(steps: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
@@ -191,9 +214,19 @@ def _batch_loss(
     candidates = model.table.candidates
     negatives = draw_negatives(settings.loss, candidates, items.numel(), settings.negatives)
     touched, rows = torch.unique(torch.cat([items.flatten(), negatives]), return_inverse=True)
-    vectors = model.table(touched)
+    vectors = model.vectors(touched)
     local = rows[: items.numel()].view_as(items)
     predicted, states = model.backbone.training_states(F.embedding(local, vectors), lengths)
+    repeats = None
+    if model.backbone.settings.repeat_bias:
+        repeats = Repeats.find(
+            model.backbone.repeat_bias,
+            local[predicted.nonzero()[:, 0]],
+            model.backbone.read_in_training(predicted, lengths),
+            local[predicted],
+            rows[items.numel() :],
+            paired=settings.loss == "bce",
+        )
     loss = next_item_loss(
         settings.loss,
         torch.cat([states, states.new_ones(len(states), 1)], dim=1),
@@ -201,6 +234,7 @@ def _batch_loss(
         torch.cat([vectors, offsets[touched, None]], dim=1),
         rows[items.numel() :],
         len(candidates),
+        repeats,
     )
     return loss, items[predicted]
 

@@ -5,6 +5,7 @@ from typing import Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 BackboneName = Literal["sasrec", "gru4rec", "bert4rec"]
 
@@ -20,6 +21,8 @@ class BackboneSettings(BaseModel):
     heads: int = Field(default=1, ge=1)  # of attention; a GRU has none
     dropout: float = Field(default=0.2, ge=0, lt=1)
     max_length: int = Field(default=50, ge=1)  # a longer sequence keeps its most recent items
+    unit_items: bool = False  # item vectors are scaled to length 1: none is favoured by its norm
+    repeat_bias: bool = False  # learn how much (un)likelier an item is that the sequence holds
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
@@ -36,7 +39,15 @@ class Backbone(nn.Module):
     about 1 and are scaled by the root of the width first.
     """
 
-    settings: BackboneSettings
+    def __init__(self, settings: BackboneSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        # Added to the score of an item that the sequence holds already.
+        self.repeat_bias = nn.Parameter(torch.zeros(()), requires_grad=settings.repeat_bias)
+
+    def item_space(self, vectors: Tensor) -> Tensor:
+        """Return float ``[items, width]`` item vectors as they are read and scored here."""
+        return F.normalize(vectors, dim=-1) if self.settings.unit_items else vectors
 
     def user_vectors(self, vectors: Tensor, lengths: Tensor) -> Tensor:
         """Return each sequence's user vector, whose product with an item vector is its score.
@@ -60,6 +71,18 @@ class Backbone(nn.Module):
         Returns:
             bool ``[batch, length]``, which items are predicted, and float ``[predicted, width]``, a
             user vector for each of them in row-major order, made without looking at that item.
+        """
+        raise NotImplementedError
+
+    def read_in_training(self, predicted: Tensor, lengths: Tensor) -> Tensor:
+        """Return which items of its sequence each of those user vectors has read.
+
+        Args:
+            predicted: bool ``[batch, length]``, from :meth:`training_states`.
+            lengths: int64 ``[batch]``, as given there.
+
+        Returns:
+            bool ``[predicted, length]``.
         """
         raise NotImplementedError
 
@@ -87,6 +110,11 @@ class CausalBackbone(Backbone):
         predicted = torch.arange(vectors.shape[1], device=lengths.device) < lengths[:, None]
         predicted[:, 0] = False
         return predicted, states[predicted[:, 1:]]
+
+    def read_in_training(self, predicted: Tensor, lengths: Tensor) -> Tensor:
+        """See :meth:`Backbone.read_in_training`: all that stand before the predicted item."""
+        steps = torch.arange(predicted.shape[1], device=lengths.device)
+        return steps < predicted.nonzero()[:, 1:]
 
 
 def build_backbone(settings: BackboneSettings) -> Backbone:

@@ -13,8 +13,7 @@ class BERT4Rec(Backbone):
     """A mask stands for each item to predict; see :class:`Backbone` for shapes."""
 
     def __init__(self, settings: BackboneSettings) -> None:
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings)
         width = settings.width
         self.mask = nn.Parameter(torch.randn(width) * width**-0.5)
         # Counted from the end: the mask behind a sequence of any length stands at position 0.
@@ -45,6 +44,12 @@ class BERT4Rec(Backbone):
         masked[torch.arange(len(lengths), device=lengths.device), lengths - 1] |= last
         masked[:, 0] &= ~(masked.sum(1) == lengths)
         return masked, self._states(vectors, masked, lengths)[masked]
+
+    def read_in_training(self, predicted: Tensor, lengths: Tensor) -> Tensor:
+        """See :meth:`Backbone.read_in_training`: all that are not masked, on both sides."""
+        steps = torch.arange(predicted.shape[1], device=lengths.device)
+        readable = ~predicted & (steps < lengths[:, None])
+        return readable[predicted.nonzero()[:, 0]]
 
     def _states(self, vectors: Tensor, masked: Tensor, lengths: Tensor) -> Tensor:
         vectors = torch.where(masked[:, :, None], self.mask, vectors)

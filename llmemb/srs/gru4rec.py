@@ -9,8 +9,7 @@ class GRU4Rec(CausalBackbone):
     """GRU layers, then a projection to the item space; see :class:`Backbone` for shapes."""
 
     def __init__(self, settings: BackboneSettings) -> None:
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings)
         width = settings.width
         self.dropout = nn.Dropout(settings.dropout)
         between = settings.dropout if settings.blocks > 1 else 0.0

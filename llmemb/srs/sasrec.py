@@ -11,8 +11,7 @@ class SASRec(CausalBackbone):
     """Learned positions, pre-norm blocks, a final norm; see :class:`Backbone` for shapes."""
 
     def __init__(self, settings: BackboneSettings) -> None:
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings)
         self.positions = nn.Embedding(settings.max_length, settings.width)
         self.dropout = nn.Dropout(settings.dropout)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.blocks))

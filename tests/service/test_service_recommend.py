@@ -1,5 +1,6 @@
 """Recommendations: exact against the backbone called directly, always k items while k are eligible."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from tiny_bundle import FILMS, MAX_LENGTH, film_id
+from tiny_bundle import FILMS, MAX_LENGTH, TINY_REPEAT_BIAS, film_id
 
 from llmemb.bundle import Bundle, read_bundle
 
@@ -27,13 +28,15 @@ def ids(answer: dict) -> list[str]:
     return [one["id"] for one in answer["items"]]
 
 
-def scores(bundle: Bundle, vectors: np.ndarray) -> np.ndarray:
+def scores(bundle: Bundle, vectors: np.ndarray, seen: Sequence[int] = ()) -> np.ndarray:
     """Score every item after a sequence of item vectors, with nothing of the service in between."""
     with torch.inference_mode():
         user = bundle.backbone.user_vectors(
             torch.from_numpy(vectors)[None], torch.tensor([len(vectors)])
         )
-    return bundle.item_vectors @ user[0].numpy()
+    found = bundle.item_vectors @ user[0].numpy()
+    found[list(seen)] += bundle.backbone.repeat_bias.item()
+    return found
 
 
 def test_scores_are_the_backbones(client: TestClient, bundle: Bundle) -> None:
@@ -61,9 +64,12 @@ async def test_user_vectors_equal_the_backbones(
 
 
 def test_only_the_most_recent_items_count(client: TestClient) -> None:
-    recent = [film_id(i) for i in range(3, 3 + MAX_LENGTH)]
-    options = {"k": 5, "exclude_seen": False}
-    long = recommend(client, [film_id(i) for i in range(20, 40)] + recent, **options)
+    recent, older = (
+        [film_id(i) for i in range(3, 3 + MAX_LENGTH)],
+        [film_id(i) for i in range(20, 40)],
+    )
+    options = {"k": 5, "exclude_seen": False, "exclude": older}
+    long = recommend(client, older + recent, **options)
     assert long["items"] == recommend(client, recent, **options)["items"]
     # An unknown id takes no place of a known one.
     assert long["items"] == recommend(client, [*recent, "unheard of"], **options)["items"]
@@ -75,7 +81,8 @@ def test_a_cold_item_stands_in_the_sequence_by_its_attributes(
     cold = {"title": "Never seen", "genres": ["Drama"]}
     given = client.post("/items/embed", json={"items": [{"attributes": cold}]}).json()
     vector = np.array(given["data"][0]["embedding"], dtype=np.float32)
-    expected = scores(bundle, np.stack([bundle.item_vectors[4], vector, bundle.item_vectors[6]]))
+    vectors = np.stack([bundle.item_vectors[4], vector, bundle.item_vectors[6]])
+    expected = scores(bundle, vectors, seen=[4, 6])
     answer = recommend(client, ["film-4", {"attributes": cold}, "film-6"], k=3, exclude_seen=False)
     order = np.argsort(-expected)[:3]
     assert ids(answer) == [film_id(i) for i in order]
@@ -90,6 +97,23 @@ def test_seen_and_excluded_items_stay_out(client: TestClient) -> None:
     answer = recommend(client, ["film-4", "film-4"], k=FILMS, exclude=[best[0], "never heard of"])
     assert not {"film-4", best[0]} & set(ids(answer))
     assert answer["unknown"] == []
+
+
+def test_seen_items_are_ranked_with_the_repeat_bias(client: TestClient, bundle: Bundle) -> None:
+    assert bundle.backbone.repeat_bias.item() == pytest.approx(TINY_REPEAT_BIAS)
+    sequence = [4, 8, 15, 8]
+    expected = scores(bundle, bundle.item_vectors[sequence], seen=[4, 8, 15])
+    order = np.argsort(-expected)
+    for k in (1, 3, FILMS):
+        answer = recommend(client, [film_id(i) for i in sequence], k=k, exclude_seen=False)
+        assert ids(answer) == [film_id(i) for i in order[:k]]
+        found = [one["score"] for one in answer["items"]]
+        assert found == pytest.approx(expected[order[:k]].tolist(), abs=1e-4)
+    answer = recommend(
+        client, ["film-4", "film-8"], k=FILMS, exclude_seen=False, exclude=["film-8"]
+    )
+    assert "film-4" in ids(answer)
+    assert "film-8" not in ids(answer)
 
 
 @pytest.mark.parametrize("seen", range(0, FILMS + 1, 4))

@@ -66,6 +66,19 @@ def test_batches_do_not_change_ranks(
         assert np.array_equal(getattr(whole, name), getattr(parts, name))
 
 
+def test_a_repeat_bias_is_added_to_what_the_history_holds(split: LeaveOneOut, model: tuple) -> None:
+    backbone = build_backbone(BackboneSettings(width=8, blocks=1, max_length=6, repeat_bias=True))
+    backbone.load_state_dict(model[0].state_dict())
+    torch.nn.init.constant_(backbone.repeat_bias, 2.5)
+    histories = split.histories("test")[:20]
+    with torch.inference_mode():
+        plain = backbone_scorer(*model)(histories)
+        found = backbone_scorer(backbone.eval(), model[1])(histories)
+    for row, history in enumerate(histories):
+        expected = np.isin(np.arange(N_ITEMS), history) * 2.5
+        assert (found - plain)[row].numpy() == pytest.approx(expected, abs=1e-5)
+
+
 def test_negatives_are_fixed_and_never_the_users_own(split: LeaveOneOut) -> None:
     negatives = fixed_negatives(split)
     assert np.array_equal(negatives, fixed_negatives(split))

@@ -30,9 +30,9 @@ def split() -> LeaveOneOut:
     return leave_one_out(Sequences(items, np.arange(0, len(items) + 1, 8)), N_ITEMS)
 
 
-def id_model(backbone: BackboneName = "sasrec") -> Recommender[IdTable]:
+def id_model(backbone: BackboneName = "sasrec", **levers: bool) -> Recommender[IdTable]:
     torch.manual_seed(0)
-    settings = BackboneSettings(name=backbone, width=16, blocks=1, max_length=8)
+    settings = BackboneSettings(name=backbone, width=16, blocks=1, max_length=8, **levers)
     return Recommender(IdTable.random(N_ITEMS, 16), build_backbone(settings))
 
 
@@ -109,6 +109,31 @@ def test_logit_adjustment_keeps_popularity_out_of_the_scores(tmp_path: Path) -> 
 
     assert popularity_learnt(0.0) > 0.7
     assert abs(popularity_learnt(1.0)) < 0.2
+
+
+@pytest.mark.parametrize("loss", get_args(LossName))
+@pytest.mark.parametrize("returning", [True, False])
+def test_the_repeat_bias_says_whether_users_return_to_an_item(
+    tmp_path: Path, loss: LossName, returning: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    chosen = [rng.choice(N_ITEMS, 8, replace=False) for _ in range(100)]
+    walks = [items[[0, 1, 0, 1, 1, 0, 1, 0]] if returning else items for items in chosen]
+    items = np.concatenate(walks).astype(np.int32)
+    split = leave_one_out(Sequences(items, np.arange(0, 801, 8)), N_ITEMS)
+    model = id_model(repeat_bias=True)
+    fit(model, split, settings(loss=loss, epochs=12), seed=0, folder=tmp_path)
+    assert (model.backbone.repeat_bias.item() > 0.2) == returning
+    assert (model.backbone.repeat_bias.item() < -0.2) != returning
+
+
+def test_item_vectors_of_unit_length_are_trained_and_kept(
+    split: LeaveOneOut, tmp_path: Path
+) -> None:
+    model = id_model(unit_items=True)
+    fit(model, split, settings(epochs=12), seed=0, folder=tmp_path)
+    assert validation_ndcg(model, split) > 0.5
+    assert torch.allclose(model.item_vectors().norm(dim=1), torch.ones(N_ITEMS))
 
 
 @pytest.mark.parametrize("killed_after", [0, 2, 4])
