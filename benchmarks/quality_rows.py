@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -110,7 +111,8 @@ class Measured:
         ranks: of every test user's target.
         report: as ``llmemb evaluate --json`` gives it.
         epochs: trained.
-        train_seconds: of those epochs, validation included (but the peer's); LLM stages are not.
+        train_seconds: of those epochs, each taken as the median one, validation included (but the
+            peer's); LLM stages are not.
     """
 
     ranks: Ranks
@@ -144,7 +146,7 @@ class Workshop:
             done = {
                 "report": evaluation_report(found, run.data.split, "test"),
                 "epochs": len(history),
-                "train_seconds": round(sum(epoch["seconds"] for epoch in history), 1),
+                "train_seconds": round(_seconds(history), 1),
             }
             with replacing_file(folder / "ranks.safetensors") as aside:
                 save_file(vars(found), aside)
@@ -209,6 +211,11 @@ def _llm_initialised(run: Run, folder: Path) -> Scorer:
             report=report,
         )
     return model.scorer()
+
+
+def _seconds(history: list[dict[str, Any]]) -> float:
+    # The median: a machine that did something else for a while is not the model's slowness.
+    return len(history) * median(epoch["seconds"] for epoch in history) if history else 0.0
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
