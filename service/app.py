@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 import llmemb
 from service import problems
-from service.api import bundle, health, items, recommend
+from service.api import bundle, health, items, openai, recommend
 from service.intake import Intake
 from service.serving import open_serving
 from service.settings import Settings
@@ -22,6 +22,10 @@ Errors are problem details (RFC 9457); where a field is to blame, `errors` names
 TAGS = [
     {"name": "items", "description": "Vectors of items, the catalogue, and what is similar."},
     {"name": "recommendations", "description": "The next items for a sequence of items."},
+    {
+        "name": "OpenAI-compatible",
+        "description": "Texts to vectors, for clients that speak that API.",
+    },
     {"name": "operations", "description": "Is it well, and what does it serve?"},
 ]
 
@@ -49,6 +53,6 @@ def create_app(settings: Settings) -> FastAPI:
         Intake, max_requests=settings.max_requests, max_body_bytes=settings.max_body_bytes
     )
     problems.install(app)
-    for resource in (items, recommend, health, bundle):
+    for resource in (items, recommend, openai, health, bundle):
         app.include_router(resource.router)
     return app

@@ -1,6 +1,7 @@
 """From an item's attributes to its vectors: canonical form, cache, engine, then the adapter."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmemb.bundle import Bundle
-from llmemb.catalogue import canonical, content_hash
+from llmemb.catalogue import MAX_ITEM_BYTES, canonical, content_hash
 from llmemb.errors import ItemError
 from service.cache import VectorCache
 from service.engine import Engine
@@ -79,8 +80,36 @@ class Embedder:
             )
         return PreparedItem(field, content_hash(item), template.render(item))
 
-    async def embed(self, items: Sequence[PreparedItem]) -> list[EmbeddedItem]:
+    def prepare_text(self, text: str, field: str) -> PreparedItem:
+        """Check a text that the LLM reads as it stands.
+
+        Args:
+            text: at most ``MAX_ITEM_BYTES`` of UTF-8.
+            field: where in the request it stands.
+
+        Raises:
+            InvalidFieldError: it is empty, too long or not valid Unicode.
+        """
+        if not text.strip():
+            raise InvalidFieldError(field, "there is nothing to read")
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidFieldError(field, "the text is not valid Unicode") from error
+        if len(data) > MAX_ITEM_BYTES:
+            reason = f"the text takes {len(data):,} bytes; the limit is {MAX_ITEM_BYTES:,}"
+            raise InvalidFieldError(field, reason)
+        # No item's canonical form begins like this: a text never shares a key with an item.
+        return PreparedItem(field, hashlib.sha256(b"text:" + data).hexdigest(), text)
+
+    async def embed(
+        self, items: Sequence[PreparedItem], *, truncate: bool = True
+    ) -> list[EmbeddedItem]:
         """Return the LLM vector of each item, in order; the same item twice is computed once.
+
+        Args:
+            items: checked items.
+            truncate: take an item whose end the model does not read.
 
         Raises:
             InvalidFieldError: the model cannot embed one of them.
@@ -92,15 +121,17 @@ class Embedder:
         computed = await self._engine.compute(missing) if missing else {}
         embedded = []
         for item in items:
-            if vector := cached.get(item.key):
-                embedded.append(EmbeddedItem(vector, cached=True))
-                continue
-            outcome = computed[item.key]
+            outcome = cached.get(item.key) or computed[item.key]
             if isinstance(outcome, ItemError):
                 raise InvalidFieldError(item.field, outcome.reason) from outcome
             if isinstance(outcome, Exception):
                 raise outcome
-            embedded.append(EmbeddedItem(outcome, cached=False))
+            if outcome.truncated and not truncate:
+                raise InvalidFieldError(
+                    item.field,
+                    f"it is longer than the {outcome.tokens} tokens that the model reads",
+                )
+            embedded.append(EmbeddedItem(outcome, cached=item.key in cached))
         return embedded
 
     async def adapt(self, items: Sequence[EmbeddedItem]) -> NDArray[np.float32]:

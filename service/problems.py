@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -43,6 +44,9 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = Field(
         default=None, description="The fields to blame, where there are any."
     )
+    error: dict[str, str | None] | None = Field(
+        default=None, description="Under `/v1` alone: the same as OpenAI's clients look for it."
+    )
 
 
 def problem(
@@ -52,16 +56,29 @@ def problem(
     errors: Sequence[FieldProblem] = (),
     retry_after: int | None = None,
     headers: dict[str, str] | None = None,
+    for_openai: bool = False,
 ) -> Response:
-    """Return a problem as a response; ``retry_after`` is in seconds."""
+    """Return a problem as a response.
+
+    Args:
+        status: the HTTP status.
+        detail: what went wrong, in a sentence.
+        errors: the fields to blame.
+        retry_after: seconds.
+        headers: more of them.
+        for_openai: say it a second time in the form that OpenAI's clients show to their users.
+    """
     content = Problem(
         title=_title(status), status=status, detail=detail, errors=list(errors) or None
-    ).model_dump(exclude_none=True)
+    )
+    if for_openai:
+        param = errors[0].field if errors else None
+        content.error = {"message": detail, "type": content.title, "param": param}
     headers = {**(headers or {})}
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     # ASCII: a message may quote text from the request that is not valid Unicode.
-    body = json.dumps(content, ensure_ascii=True).encode()
+    body = json.dumps(content.model_dump(exclude_none=True), ensure_ascii=True).encode()
     return Response(body, status, headers, MEDIA_TYPE)
 
 
@@ -94,27 +111,28 @@ def _title(status: int) -> str:
     return later.get(status) or HTTPStatus(status).phrase
 
 
-async def _answer(_: Request, error: Exception) -> Response:
+async def _answer(request: Request, error: Exception) -> Response:
+    answer = partial(problem, for_openai=request.url.path.startswith("/v1/"))
     match error:
         case RequestValidationError():
             errors = [
                 FieldProblem(field=_field(found["loc"]), reason=_reason(found))
                 for found in error.errors()[:MAX_ERRORS]
             ]
-            return problem(422, f"{errors[0].field}: {errors[0].reason}", errors=errors)
+            return answer(422, f"{errors[0].field}: {errors[0].reason}", errors=errors)
         case InvalidFieldError():
             errors = [FieldProblem(field=error.field, reason=error.reason)]
-            return problem(422, str(error), errors=errors)
+            return answer(422, str(error), errors=errors)
         case OverloadedError():
-            return problem(429, str(error), retry_after=error.retry_after)
+            return answer(429, str(error), retry_after=error.retry_after)
         case UnavailableError():
-            return problem(503, str(error), retry_after=error.retry_after)
+            return answer(503, str(error), retry_after=error.retry_after)
         case HTTPException():
             headers = dict(error.headers) if error.headers else None
-            return problem(error.status_code, str(error.detail), headers=headers)
+            return answer(error.status_code, str(error.detail), headers=headers)
         case _:
             # Starlette raises the error again behind this answer, and the server logs its traceback.
-            return problem(500, "the service failed on this request; its log says how")
+            return answer(500, "the service failed on this request; its log says how")
 
 
 def _field(location: Sequence[str | int]) -> str:

@@ -40,6 +40,11 @@ class EmbedRequest(Body):
     encoding_format: Literal["float", "base64"] = Field(
         default="float", description="`base64`: the vector's little-endian float32 bytes."
     )
+    truncate: bool = Field(
+        default=True,
+        description="Cut the end of an item that is longer than the model reads, and say so in the "
+        "answer; `false`: refuse it.",
+    )
 
 
 class Embedding(BaseModel):
@@ -133,7 +138,7 @@ async def embed(
         serving.embedder.prepare(item.attributes, f"items.{i}.attributes")
         for i, item in enumerate(request.items)
     ]
-    embedded = await serving.embedder.embed(prepared)
+    embedded = await serving.embedder.embed(prepared, truncate=request.truncate)
     if request.space == "srs":
         vectors = await serving.embedder.adapt(embedded)
     else:
@@ -146,7 +151,7 @@ async def embed(
             Embedding(
                 index=i,
                 id=asked.id,
-                embedding=_encoded(vector, request.encoding_format),
+                embedding=encoded(vector, request.encoding_format),
                 tokens=item.llm.tokens,
                 truncated=item.llm.truncated,
                 cached=item.cached,
@@ -222,9 +227,8 @@ async def _similar(
     )
 
 
-def _encoded(
-    vector: NDArray[np.float32], encoding: Literal["float", "base64"]
-) -> list[float] | str:
+def encoded(vector: NDArray[np.float32], encoding: Literal["float", "base64"]) -> list[float] | str:
+    """Return a vector as JSON numbers, or as its little-endian float32 bytes in base64."""
     if encoding == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
     values: list[float] = vector.tolist()

@@ -138,3 +138,19 @@ def test_the_bundle_tells_what_is_served(client: TestClient, app: FastAPI) -> No
     assert answer["serving"]["device"] in ("cpu", "cuda")
     assert answer["serving"]["dtype"] in ("float32", "bfloat16")
     assert answer["serving"]["threads"] >= 1
+
+
+def test_an_item_that_is_too_long_is_cut_or_refused(client: TestClient) -> None:
+    long, short = {"title": "word " * 500}, {"title": "Short enough"}
+    cut = embed(client, short, long)["data"]
+    assert [one["truncated"] for one in cut] == [False, True]
+    form = {"items": [{"attributes": short}, {"attributes": long}], "truncate": False}
+    refused = client.post("/items/embed", json=form)
+    assert refused.status_code == 422
+    assert refused.json()["errors"] == [
+        {
+            "field": "items.1.attributes",
+            "reason": f"it is longer than the {ENCODER.max_tokens} tokens that the model reads",
+        }
+    ]
+    assert embed(client, short, truncate=False)["data"][0]["cached"]
