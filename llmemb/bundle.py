@@ -140,7 +140,9 @@ class Bundle:
                 f"base model {base.path} is not the one that this bundle was trained with "
                 f"({reference.source}, sha256 {reference.sha256[:12]}...); name that with --base-model"
             )
-        return load_encoder(self.path / ENCODER, base, self.manifest.encoder)
+        return load_encoder(
+            self.path / ENCODER, base, self.manifest.encoder, opening=self.manifest.prompt.opening
+        )
 
 
 def write_bundle(

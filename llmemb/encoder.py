@@ -1,4 +1,4 @@
-"""Prompts to LLM vectors: the base model with its LoRA merged, pooling, length-sorted batches.
+"""Prompts to LLM vectors: the base model with its LoRA merged, and the forward pass that suits it.
 
 Training the LoRA lives in ``trainer.scft``; batching concurrent requests in ``service.engine``.
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel as Settings
 from pydantic import ConfigDict, Field
 from safetensors import SafetensorError
-from torch import Tensor
 
 from llmemb.base_model import BaseModel
 from llmemb.errors import BundleError, ModelError
-
-Pooling = Literal["mean", "last", "eos"]
-
-BATCH_TOKENS = 512  # padded; on 2 CPU cores larger batches were slower (cache), see benchmarks
+from llmemb.forward import Pooling, TransformersForward, length_batches
+from llmemb.fused import FusedLlama
 
 
 class EncoderSettings(Settings):
@@ -43,24 +40,6 @@ class Tokens:
     truncated: bool
 
 
-def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """Reduce token states to one vector an item, whichever side the padding is on.
-
-    Args:
-        hidden: float ``[batch, tokens, llm]``.
-        mask: int64 ``[batch, tokens]``, 1 for a token and 0 for padding.
-        pooling: ``mean`` over the tokens; ``last`` and ``eos`` the last token that is not padding.
-
-    Returns:
-        float32 ``[batch, llm]``.
-    """
-    if pooling == "mean":
-        weights = mask.unsqueeze(-1).float()
-        return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
-    last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), last].float()
-
-
 def best_device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -76,32 +55,55 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 
 class Encoder:
-    """Turns prompts into LLM vectors. Not safe to call from two threads at once."""
+    """Turns prompts into LLM vectors. Not safe to call from two threads at once.
+
+    Attributes:
+        dimensions: of an LLM vector.
+        dtype: the LLM's number format, for example ``bfloat16``.
+        forward_pass: ``fused`` or ``transformers``, whichever the model and the device allow.
+        bulk_tokens: padded tokens of a batch that is computed fastest.
+    """
 
     def __init__(
-        self, model: Any, tokenizer: Any, settings: EncoderSettings, device: torch.device
+        self,
+        model: Any,
+        tokenizer: Any,
+        settings: EncoderSettings,
+        device: torch.device,
+        opening: str = "",
     ) -> None:
-        """Take a transformers model in its final dtype and its tokenizer; the model is moved."""
+        """Take a transformers model in its final dtype and its tokenizer; the model is moved.
+
+        Args:
+            model: headless.
+            tokenizer: its tokenizer.
+            settings: how a prompt becomes a vector.
+            device: where to compute.
+            opening: words that most prompts begin with, up to a blank; computed once.
+        """
         check_max_tokens(model.config, tokenizer, settings)
-        self.model = model.eval().requires_grad_(False).to(device)
+        model = model.eval().requires_grad_(False).to(device)
         self.tokenizer = tokenizer
         self.settings = settings
         self.device = device
+        self.dtype = str(model.dtype).removeprefix("torch.")
         self.dimensions: int = model.config.hidden_size
+        self._forward: FusedLlama | TransformersForward
+        if FusedLlama.fits(model, device):
+            ids = tokenizer(opening, verbose=False)["input_ids"] if opening else []
+            self._forward = FusedLlama(model, ids)
+        else:
+            self._forward = TransformersForward(model, tokenizer.pad_token_id or 0)
+        self.forward_pass = self._forward.name
+        self.bulk_tokens = self._forward.batch_tokens
 
     def tokenize(self, prompts: Sequence[str]) -> list[Tokens]:
         """Tokenise prompts, cutting each at ``max_tokens``; for EOS pooling the token is appended."""
         return tokenize(self.tokenizer, prompts, self.settings)
 
-    @torch.inference_mode()
     def forward(self, batch: Sequence[Tokens]) -> NDArray[np.float16]:
-        """Compute one padded batch; float16 ``[batch, llm]``, the precision that is cached and kept."""
-        inputs = pad([tokens.ids for tokens in batch], self.tokenizer.pad_token_id or 0)
-        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        # The LLM's own cache serves generation: an encoder would only pay for filling it.
-        cache = {"use_cache": False} if hasattr(self.model.config, "use_cache") else {}
-        hidden = self.model(**inputs, **cache).last_hidden_state
-        vectors = pool(hidden, inputs["attention_mask"], self.settings.pooling)
+        """Compute one batch; float16 ``[batch, llm]``, the precision that is cached and kept."""
+        vectors = self._forward.pooled([tokens.ids for tokens in batch], self.settings.pooling)
         return vectors.to(torch.float16).cpu().numpy()
 
     def encode(
@@ -109,12 +111,11 @@ class Encoder:
     ) -> NDArray[np.float16]:
         """Return the LLM vectors of prompts, float16 ``[prompts, llm]``, in the order given.
 
-        Batches hold prompts of like length, up to ``BATCH_TOKENS`` padded tokens each;
-        ``progress`` is told how many prompts each finished batch held.
+        Batches hold prompts of like length; ``progress`` is told how many each finished one held.
         """
         tokens = self.tokenize(prompts)
         vectors = np.empty((len(prompts), self.dimensions), dtype=np.float16)
-        for batch in length_batches([len(t.ids) for t in tokens], BATCH_TOKENS):
+        for batch in length_batches([len(t.ids) for t in tokens], self.bulk_tokens):
             vectors[batch] = self.forward([tokens[i] for i in batch])
             progress(len(batch))
         return vectors
@@ -153,37 +154,18 @@ def tokenize(tokenizer: Any, prompts: Sequence[str], settings: EncoderSettings) 
     return tokens
 
 
-def pad(batch: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor]:
-    """Pad on the right; int64 ``input_ids`` and ``attention_mask``, both ``[batch, tokens]``."""
-    longest = max(len(ids) for ids in batch)
-    ids = torch.full((len(batch), longest), pad_id)
-    mask = torch.zeros(len(batch), longest, dtype=torch.int64)
-    for row, tokens in enumerate(batch):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, : len(tokens)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-def length_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Group indices by length, longest first, each group within ``budget`` padded tokens."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
-
-
 def load_encoder(
     folder: Path,
     base: BaseModel,
     settings: EncoderSettings,
     *,
+    opening: str = "",
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Encoder:
     """Load a bundle's ``encoder/`` folder: base weights, LoRA merged in float32, then cast.
+
+    ``opening`` is what most prompts begin with (``PromptTemplate.opening``).
 
     Raises:
         ModelError: the base model cannot be loaded.
@@ -200,7 +182,7 @@ def load_encoder(
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise BundleError(f"{folder}: the LoRA does not fit {base.path}: {reason}") from error
-    return Encoder(merged.to(dtype or best_dtype(device)), tokenizer, settings, device)
+    return Encoder(merged.to(dtype or best_dtype(device)), tokenizer, settings, device, opening)
 
 
 def load_base(base: BaseModel, dtype: torch.dtype, depth: float = 1.0) -> Any:

@@ -59,11 +59,16 @@ class PromptTemplate(BaseModel):
         """Return whether anything of the item reaches the prompt."""
         return bool(self._statements(attributes))
 
+    @property
+    def opening(self) -> str:
+        """What the prompt of every item that has a known attribute begins with, up to a blank."""
+        return f"The {self.domain} item has the following attributes:"
+
     def text(self, statements: Sequence[str]) -> str:
         """Return the prompt that makes these statements."""
         if not statements:
             return f"The {self.domain} item has no known attributes."
-        return f"The {self.domain} item has the following attributes: {'; '.join(statements)}"
+        return f"{self.opening} {'; '.join(statements)}"
 
     def _statements(self, attributes: Attributes) -> list[str]:
         # From the canonical form: spellings that share a content hash must share a prompt.

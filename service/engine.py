@@ -17,8 +17,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from llmemb.encoder import Encoder, Tokens, length_batches
+from llmemb.encoder import Encoder, Tokens
 from llmemb.errors import ItemError
+from llmemb.forward import length_batches
 from service.errors import OverloadedError, UnavailableError
 from service.llm_vector import LLMVector
 

@@ -69,6 +69,12 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         print(f"LLMEmb serves {settings.bundle} at http://{shown}:{port}/docs", flush=True)
+        model = app.state.serving
+        print(
+            f"the LLM runs on {model.device} in {model.dtype}, {model.threads} threads, "
+            f"{model.forward_pass} forward pass",
+            flush=True,
+        )
         await server.serve(sockets=[listener])
 
 

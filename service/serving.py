@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from llmemb.bundle import Bundle, read_bundle
-from llmemb.encoder import BATCH_TOKENS, Encoder
+from llmemb.encoder import Encoder
 from llmemb.errors import BundleError
 from service.cache import VectorCache
 from service.embedder import Embedder
@@ -20,6 +20,8 @@ from service.settings import Settings
 from service.store import Store
 from service.valkey import EmbeddedValkey
 
+BATCH_TOKENS = 1024  # a fuller batch is hardly faster, and whoever comes meanwhile waits for it
+
 
 @dataclass(frozen=True)
 class Serving:
@@ -29,6 +31,7 @@ class Serving:
         similar: index over the item vectors at unit length.
         device: where the LLM runs, for example ``cpu`` or ``cuda``.
         dtype: the LLM's number format, for example ``bfloat16``.
+        forward_pass: ``fused`` or ``transformers``.
         threads: CPU threads of the model.
     """
 
@@ -40,6 +43,7 @@ class Serving:
     similar: ItemIndex
     device: str
     dtype: str
+    forward_pass: str
     threads: int
 
 
@@ -86,7 +90,8 @@ async def open_serving(settings: Settings) -> AsyncIterator[Serving]:
             recommender=recommender,
             similar=ItemIndex(unit_length(bundle.item_vectors)),
             device=str(encoder.device),
-            dtype=str(next(encoder.model.parameters()).dtype).removeprefix("torch."),
+            dtype=encoder.dtype,
+            forward_pass=encoder.forward_pass,
             threads=await loop.run_in_executor(worker, torch.get_num_threads),
         )
 

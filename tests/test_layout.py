@@ -22,6 +22,8 @@ CORE_ORDER = [
     "interactions",
     "prompt",
     "base_model",
+    "forward",
+    "fused",
     "encoder",
     "projection",
     "adapter",

@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llmemb.encoder import length_batches
+from llmemb.forward import length_batches
 from llmemb.interactions import Sequences
 from llmemb.projection import fit_projection
 from trainer.contrast import MAX_SCALE, contrastive_loss

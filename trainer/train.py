@@ -150,7 +150,12 @@ class Run:
             with self.progress.items("vectors", len(prompts)) as advance:
                 vectors = embed_catalogue(
                     prompts,
-                    lambda: load_encoder(scft / ENCODER, self.base, self.preset.encoder),
+                    lambda: load_encoder(
+                        scft / ENCODER,
+                        self.base,
+                        self.preset.encoder,
+                        opening=self.template.opening,
+                    ),
                     folder,
                     advance,
                 )

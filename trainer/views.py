@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llmemb.catalogue import Attributes
-from llmemb.encoder import EncoderSettings, pad, tokenize
+from llmemb.encoder import EncoderSettings, tokenize
+from llmemb.forward import pad
 from llmemb.interactions import Sequences
 from llmemb.prompt import PromptTemplate
 from trainer.presets import ScftSettings

@@ -15,6 +15,9 @@ class Hardware(BaseModel):
 
     device: str = Field(examples=["cpu"])
     dtype: str = Field(examples=["bfloat16"])
+    forward_pass: str = Field(
+        examples=["fused"], description="`fused`: LLMEmb's own; `transformers`: the library's."
+    )
     threads: int = Field(description="CPU threads of the model.")
 
 
@@ -30,5 +33,10 @@ async def bundle(serving: ServingDep) -> BundleAnswer:
     """Return the manifest: the base model, the prompt, the training data's facts and the metrics."""
     return BundleAnswer(
         manifest=serving.bundle.manifest,
-        serving=Hardware(device=serving.device, dtype=serving.dtype, threads=serving.threads),
+        serving=Hardware(
+            device=serving.device,
+            dtype=serving.dtype,
+            forward_pass=serving.forward_pass,
+            threads=serving.threads,
+        ),
     )

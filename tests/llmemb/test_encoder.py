@@ -1,26 +1,15 @@
 """Prompts to vectors: pooling, truncation, batching, families."""
 
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny import CONFIGS, make_tiny_llm
 from transformers import AutoTokenizer
 
 from llmemb.base_model import BaseModel, find_base_model
-from llmemb.encoder import (
-    Encoder,
-    EncoderSettings,
-    best_dtype,
-    length_batches,
-    load_base,
-    pad,
-    pool,
-)
+from llmemb.encoder import Encoder, EncoderSettings, best_dtype, load_base
 from llmemb.errors import ModelError
 
 PROMPTS = [
@@ -35,19 +24,6 @@ def make_encoder(folder: Path, **settings: object) -> Encoder:
     model = load_base(BaseModel("tiny", folder), torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return Encoder(model, tokenizer, EncoderSettings(**settings), torch.device("cpu"))
-
-
-@pytest.mark.parametrize("pooling", ["mean", "last", "eos"])
-def test_pooling_is_the_same_under_either_padding_side(pooling: str) -> None:
-    states = torch.randn(2, 3, 4)
-    right = torch.zeros(2, 5, 4)
-    right[:, :3] = states
-    left = torch.zeros(2, 5, 4)
-    left[:, 2:] = states
-    mask = torch.tensor([[1, 1, 1, 0, 0]] * 2)
-    found = pool(right, mask, pooling)
-    assert torch.allclose(found, pool(left, mask.flip(1), pooling))
-    assert torch.allclose(found, states.mean(1) if pooling == "mean" else states[:, 2])
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -85,20 +61,6 @@ def test_progress_counts_every_prompt(tmp_path: Path) -> None:
     done: list[int] = []
     make_encoder(make_tiny_llm(tmp_path)).encode(PROMPTS * 20, done.append)
     assert sum(done) == 80
-
-
-@given(st.lists(st.integers(1, 200), max_size=60), st.integers(1, 1000))
-def test_batches_hold_each_item_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    batches = length_batches(lengths, budget)
-    assert sorted(chain.from_iterable(batches)) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
-
-
-def test_padding_is_masked() -> None:
-    batch = pad([[5, 6, 7], [8]], pad_id=3)
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 3, 3]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
 def test_the_dtype_is_one_that_the_machine_computes() -> None:

@@ -101,9 +101,10 @@ def test_sentence_transformers_loads_the_folder_and_agrees(
     assert not (folder / "README.md").exists()
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
     prompts = [TEMPLATE.render(film) for film in FILMS]
-    theirs = SentenceTransformer(str(folder), device="cpu").encode(prompts).astype(np.float64)
+    library = SentenceTransformer(str(folder), device="cpu")
+    assert len(library[0].auto_model.layers) == layers
+    theirs = library.encode(prompts).astype(np.float64)
     encoder = load_encoder(folder, find_base_model(str(base)), settings, dtype=torch.float32)
-    assert len(encoder.model.layers) == layers
     ours = encoder.encode(prompts).astype(np.float64)
     cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     assert cosines.min() > 0.9999
