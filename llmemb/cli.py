@@ -24,6 +24,8 @@ EPILOG = """
 
   llmemb serve bundles/my-shop --port 8000
 
+  llmemb embed bundles/my-shop new-items.jsonl --out vectors.parquet
+
 Exit codes: 0 success, 1 an error named on standard error, 2 a wrong command line, 130 interrupted.
 """
 

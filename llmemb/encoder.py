@@ -109,12 +109,17 @@ class Encoder:
     def encode(
         self, prompts: Sequence[str], progress: Callable[[int], None] = lambda _: None
     ) -> NDArray[np.float16]:
-        """Return the LLM vectors of prompts, float16 ``[prompts, llm]``, in the order given.
+        """Return the LLM vectors of prompts; see :meth:`encode_tokens`."""
+        return self.encode_tokens(self.tokenize(prompts), progress)
+
+    def encode_tokens(
+        self, tokens: Sequence[Tokens], progress: Callable[[int], None] = lambda _: None
+    ) -> NDArray[np.float16]:
+        """Return the LLM vectors of tokenised prompts, float16 ``[prompts, llm]``, in the order given.
 
         Batches hold prompts of like length; ``progress`` is told how many each finished one held.
         """
-        tokens = self.tokenize(prompts)
-        vectors = np.empty((len(prompts), self.dimensions), dtype=np.float16)
+        vectors = np.empty((len(tokens), self.dimensions), dtype=np.float16)
         for batch in length_batches([len(t.ids) for t in tokens], self.bulk_tokens):
             vectors[batch] = self.forward([tokens[i] for i in batch])
             progress(len(batch))

@@ -1,7 +1,7 @@
-"""``llmemb data prepare``, ``train`` and ``evaluate``; heavy imports wait until a command runs."""
+"""``llmemb data prepare``, ``train``, ``evaluate`` and ``embed``; heavy imports wait until a command runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(data, name="data")
     app.command()(train)
     app.command()(evaluate)
+    app.command()(embed)
 
 
 def prepare(
@@ -119,3 +120,45 @@ def evaluate(
         own = rows.pop("llmemb")
         with replacing_file(json_file) as aside:
             aside.write_bytes(json_bytes({**own, "baselines": rows}))
+
+
+def embed(
+    bundle: Annotated[Path, typer.Argument(help="A bundle (`llmemb train`).")],
+    items: Annotated[
+        Path, typer.Argument(help="Items to embed: .jsonl, .csv or .parquet, an `id` each.")
+    ],
+    out: Annotated[Path, typer.Option(help="Parquet file to write: id, vector, truncated.")],
+    space: Annotated[
+        Literal["srs", "llm"],
+        typer.Option(help="srs: vectors that the recommender scores; llm: the LLM's own."),
+    ] = "srs",
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder, .gguf file or hub id of the base model.", show_default="as trained"
+        ),
+    ] = None,
+) -> None:
+    """Embed any number of items from their attributes, known to the bundle or not.
+
+    Run the same command again after an interruption and it goes on where it was. Read the result with
+    pandas or polars, or give it to faiss: `numpy.stack(pandas.read_parquet(FILE)["vector"])`.
+    """
+    from rich.console import Console
+
+    from llmemb.bundle import read_bundle
+    from trainer.embed import embed_items
+    from trainer.progress import Progress
+
+    console = Console(stderr=True)
+    report = embed_items(
+        read_bundle(bundle),
+        items,
+        out,
+        space=space,
+        base_model=base_model,
+        progress=Progress(console),
+    )
+    if report.problems:
+        Console().print(report.render())
+    print(f"{report.kept['items']:,} vectors written to {out}")

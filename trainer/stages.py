@@ -54,6 +54,6 @@ def only_run(work: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LLMEmbError(
-                f"another training run is writing to {work}; wait for it, or give another --out"
+                f"another run is writing to {work}; wait for it, or give another --out"
             ) from None
         yield

@@ -42,13 +42,18 @@ def read_files(raw: Path, report: Report) -> RawData:
     return RawData(
         domain="item",
         items_file=items,
-        items=_items(items, report),
+        items=item_rows(items, report),
         interactions_file=interactions,
         interactions=_interactions(interactions, report),
     )
 
 
-def _items(path: Path, report: Report) -> Iterator[RawItem]:
+def item_rows(path: Path, report: Report) -> Iterator[RawItem]:
+    """Yield the items of a ``.jsonl``, ``.csv`` or ``.parquet`` file; rows that are none are counted.
+
+    Raises:
+        DataError: the file cannot be read, or has no ids.
+    """
     if path.suffix == ".jsonl":
         for line, row in json_items(path, report):
             yield _item(line, row)

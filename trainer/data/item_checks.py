@@ -47,7 +47,7 @@ def check_items(raw: RawData, report: Report) -> CheckedItems:
     kept = _Kept()
     for item in raw.items:
         try:
-            item_id, digest = _checked(item)
+            item_id, digest = check_item(item)
         except ItemError as error:
             report.drop("items", "refused item", raw.items_file.name, item.line, str(error))
             continue
@@ -68,8 +68,12 @@ def check_items(raw: RawData, report: Report) -> CheckedItems:
     return items
 
 
-def _checked(item: RawItem) -> tuple[str, bytes]:
-    """Return the id as text and the digest of the attributes."""
+def check_item(item: RawItem) -> tuple[str, bytes]:
+    """Return the id as text and the SHA-256 of the attributes' canonical form, 32 bytes.
+
+    Raises:
+        ItemError: the id or an attribute cannot be used.
+    """
     item_id = item.id
     if isinstance(item_id, int) and not isinstance(item_id, bool):
         item_id = str(item_id)

@@ -1,0 +1,196 @@
+"""``llmemb embed``: vectors of any number of items, in parts that a killed run does not compute again.
+
+Memory holds two parts at a time, whatever the number of items: one is read while one is computed.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from llmemb.bundle import Bundle
+from llmemb.encoder import Encoder
+from llmemb.errors import DataError, ItemError
+from llmemb.files import json_bytes, replacing_file
+from trainer.data.files import item_rows
+from trainer.data.item_checks import check_item
+from trainer.data.lines import BLOCK_BYTES, open_raw
+from trainer.data.report import Place, Report
+from trainer.progress import Progress
+from trainer.stages import only_run
+
+PART_ITEMS = 4096
+SUFFIXES = (".jsonl", ".csv", ".parquet")
+
+Space = Literal["srs", "llm"]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Items that are computed together.
+
+    Attributes:
+        ids: in file order.
+        prompts: each text once.
+        rows: int64 ``[ids]``, which prompt is each item's.
+    """
+
+    ids: list[str]
+    prompts: list[str]
+    rows: NDArray[np.int64]
+
+
+def embed_items(
+    bundle: Bundle,
+    items: Path,
+    out: Path,
+    *,
+    space: Space,
+    base_model: str | None,
+    progress: Progress,
+) -> Report:
+    """Write the vector of every item of a file to a Parquet file; return what was left out of it.
+
+    The file written has columns ``id``, ``vector`` (float32, a list of fixed size) and ``truncated``
+    (whether the prompt was longer than the model reads), a row an item, in the order of ``items``. It
+    appears when it is whole; until then parts lie in ``<out>.work``. Killed at any point and started
+    again with the same arguments, a run goes on after the last whole part.
+
+    Args:
+        bundle: makes the vectors.
+        items: JSON Lines, CSV or Parquet, as the source ``files`` of ``llmemb data prepare``.
+        out: ends in ``.parquet``.
+        space: ``srs``: vectors that the recommender scores; ``llm``: the LLM's own.
+        base_model: where the base model is; default: as the bundle was trained.
+        progress: shows items a second and the time left.
+
+    Raises:
+        DataError: ``items`` cannot be read, or holds no item; ``out`` has another ending.
+        LLMEmbError: the base model cannot be used, or another run writes to ``out``.
+    """
+    if out.suffix != ".parquet":
+        raise DataError(f"{out}: vectors are written as Parquet; let the name end in .parquet")
+    if items.suffix not in SUFFIXES:
+        raise DataError(f"{items}: give a file that ends in {', '.join(SUFFIXES)}")
+    if not items.is_file():
+        raise DataError(f"{items} is not there")
+    work = out.with_name(f"{out.name}.work")
+    report = Report()
+    with only_run(work):
+        folder = work / _key(bundle, items, space)
+        folder.mkdir(exist_ok=True)
+        parts = _write_parts(bundle, items, folder, space, base_model, progress, report)
+        if not parts:
+            first = f" ({report.summary()})" if report.problems else ""
+            raise DataError(f"{items}: there is no item to embed{first}")
+        with replacing_file(out) as aside:
+            _join(parts, aside)
+        shutil.rmtree(work)
+    return report
+
+
+def _write_parts(
+    bundle: Bundle,
+    items: Path,
+    folder: Path,
+    space: Space,
+    base_model: str | None,
+    progress: Progress,
+    report: Report,
+) -> list[Path]:
+    encoder: Encoder | None = None
+    written: list[Path] = []
+    parts = _parts(bundle, items, report)
+    with (
+        ThreadPoolExecutor(1, "reader") as reader,
+        progress.items("embed", _count(items)) as advance,
+    ):
+        coming = reader.submit(next, parts, None)
+        while part := coming.result():
+            coming = reader.submit(next, parts, None)
+            path = folder / f"part-{len(written):07d}.parquet"
+            if not path.is_file():
+                encoder = encoder or bundle.load_encoder(base_model)
+                table = _computed(bundle, encoder, part, space)
+                with replacing_file(path) as aside:
+                    pq.write_table(table, aside, compression="lz4")
+            written.append(path)
+            advance(len(part.ids))
+    report.kept["items"] = sum(pq.read_metadata(path).num_rows for path in written)
+    return written
+
+
+def _parts(bundle: Bundle, items: Path, report: Report) -> Iterator[_Part]:
+    rows = _prompts(bundle, items, report)
+    while chosen := list(islice(rows, PART_ITEMS)):
+        texts = {prompt: None for _, prompt in chosen}
+        places = {prompt: place for place, prompt in enumerate(texts)}
+        yield _Part(
+            [item_id for item_id, _ in chosen],
+            list(texts),
+            np.array([places[prompt] for _, prompt in chosen]),
+        )
+
+
+def _prompts(bundle: Bundle, items: Path, report: Report) -> Iterator[tuple[str, str]]:
+    """Yield id and prompt of each item; one that cannot be used is left out and counted."""
+    template = bundle.manifest.prompt
+    for row in item_rows(items, report):
+        try:
+            item_id, _ = check_item(row)
+        except ItemError as error:
+            report.drop("items", "refused item", items.name, row.line, str(error))
+            continue
+        if not template.readable(row.attributes):
+            place = Place(items.name, row.line, "the model reads none of its attributes")
+            report.note("items", "item without attributes", 1, [place])
+        yield item_id, template.render(row.attributes)
+
+
+def _computed(bundle: Bundle, encoder: Encoder, part: _Part, space: Space) -> pa.Table:
+    tokens = encoder.tokenize(part.prompts)
+    llm_vectors = encoder.encode_tokens(tokens)
+    vectors = bundle.adapt(llm_vectors) if space == "srs" else llm_vectors.astype(np.float32)
+    flat = pa.array(vectors[part.rows].ravel())
+    truncated = np.array([one.truncated for one in tokens])[part.rows]
+    return pa.table(
+        {
+            "id": pa.array(part.ids, pa.string()),
+            "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
+            "truncated": pa.array(truncated),
+        }
+    )
+
+
+def _join(parts: list[Path], out: Path) -> None:
+    with pq.ParquetWriter(out, pq.read_schema(parts[0]), compression="lz4") as writer:
+        for part in parts:
+            writer.write_table(pq.read_table(part))
+
+
+def _key(bundle: Bundle, items: Path, space: Space) -> str:
+    """Return a hash of all that decides the vectors."""
+    facts = items.stat()
+    made_by = bundle.manifest.bundle if space == "srs" else bundle.manifest.encoder_fingerprint
+    inputs = [made_by, space, str(items.resolve()), facts.st_size, facts.st_mtime_ns, PART_ITEMS]
+    return hashlib.sha256(json_bytes(inputs)).hexdigest()[:16]
+
+
+def _count(items: Path) -> int:
+    """Return about how many items a file holds, for the time left."""
+    if items.suffix == ".parquet":
+        try:
+            return int(pq.read_metadata(items).num_rows)
+        except (pa.ArrowException, OSError):
+            return 0  # whoever reads it next says what is wrong with it
+    with open_raw(items) as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK_BYTES), b""))
