@@ -55,7 +55,7 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 
 class Encoder:
-    """Turns prompts into LLM vectors. Not safe to call from two threads at once.
+    """Turns prompts into LLM vectors. One thread may tokenise while another computes, but no more.
 
     Attributes:
         dimensions: of an LLM vector.

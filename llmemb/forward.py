@@ -10,7 +10,7 @@ Pooling = Literal["mean", "last", "eos"]
 
 
 class TransformersForward:
-    """The forward pass of any model that transformers has, one padded batch at a time."""
+    """The forward pass of any model that transformers has, over padded batches of like length."""
 
     name = "transformers"
     batch_tokens = 512  # padded; on 2 CPU cores larger batches were slower (cache), see benchmarks
@@ -30,10 +30,13 @@ class TransformersForward:
             batch: token ids of each text, at least one.
             pooling: see :func:`pool`.
         """
-        inputs = pad(batch, self._pad_id)
-        inputs = {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
-        hidden = self._model(**inputs, **self._cache).last_hidden_state
-        return pool(hidden, inputs["attention_mask"], pooling)
+        vectors = torch.empty(len(batch), self._model.config.hidden_size, device=self._model.device)
+        for rows in length_batches([len(ids) for ids in batch], self.batch_tokens):
+            inputs = pad([batch[row] for row in rows], self._pad_id)
+            inputs = {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
+            hidden = self._model(**inputs, **self._cache).last_hidden_state
+            vectors[rows] = pool(hidden, inputs["attention_mask"], pooling)
+        return vectors
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:

@@ -1,31 +1,29 @@
-"""The queue in front of the LLM: items of concurrent requests, batched by padded tokens.
+"""The queue in front of the LLM: items of concurrent requests, taken in turn, computed in batches.
 
-One loop takes the oldest items, the one model thread computes them. The event loop itself never runs
-the model or the tokeniser. What is cached, and what a vector is used for, lives elsewhere.
+Items are tokenised in one thread while the model computes in another; the event loop itself runs
+neither. What is cached, and what a vector is used for, lives elsewhere.
 """
 
 import asyncio
 import contextlib
+import heapq
+import itertools
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmemb.encoder import Encoder, Tokens
 from llmemb.errors import ItemError
-from llmemb.forward import length_batches
 from service.errors import OverloadedError, UnavailableError
 from service.llm_vector import LLMVector
 
-WINDOW_ITEMS = (
-    64  # taken at once, oldest first: sorts by length, and bounds the wait of those behind
-)
 MAX_RETRY_SECONDS = 60
 
 log = logging.getLogger(__name__)
@@ -42,6 +40,8 @@ class _Job:
 
     key: str  # content hash: requests for the same item share one job
     prompt: str
+    turn: float  # when it is due, in seconds of the monotonic clock: the queue's order
+    tokens: Tokens | None = None  # None: not tokenised yet
     waiters: int = 0  # requests that want it; at 0 it is not computed
     outcome: asyncio.Future[Outcome] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -49,39 +49,55 @@ class _Job:
 
 
 class Engine:
-    """Computes LLM vectors for concurrent requests."""
+    """Computes LLM vectors for concurrent requests.
+
+    An item's turn is when its request came plus the time that the request's items before it take. So
+    a request of one item does not wait for all of a large one that came just before it, and as turns
+    move on with the clock, nothing waits for ever.
+    """
 
     def __init__(
         self,
         encoder: Encoder,
-        worker: Executor,
-        keep: Keep,
         *,
+        worker: Executor,
+        tokenizer: Executor,
+        keep: Keep,
         window_seconds: float,
         batch_tokens: int,
         max_queue: int,
+        deadline_seconds: float,
     ) -> None:
-        """Take the encoder and the thread that alone may use it.
+        """Take the encoder and the threads that may use it.
 
         Args:
             encoder: the LLM.
-            worker: an executor of one thread.
+            worker: an executor of one thread, which alone runs the model.
+            tokenizer: an executor of one thread, which alone runs the tokeniser.
             keep: told the vectors of each finished batch, by content hash, before they are answered.
             window_seconds: how long an idle engine waits for more items.
-            batch_tokens: padded tokens of one batch; a longer item goes alone.
+            batch_tokens: tokens of one batch; a longer item goes alone.
             max_queue: items that may wait.
+            deadline_seconds: how long a request may take.
         """
         self._encoder = encoder
         self._worker = worker
+        self._tokenizer = tokenizer
         self._keep = keep
         self._window_seconds = window_seconds
         self._batch_tokens = batch_tokens
         self._max_queue = max_queue
+        self._deadline_seconds = deadline_seconds
         self._jobs: dict[str, _Job] = {}  # all that are not answered
-        self._queue: dict[str, _Job] = {}  # those of them that nobody has taken yet, oldest first
+        self._queue: dict[str, _Job] = {}  # those of them that nobody has taken yet
+        self._ready: list[
+            tuple[float, int, _Job]
+        ] = []  # a heap: tokenised, by turn, some gone since
+        self._numbers = itertools.count()
         self._arrived = asyncio.Event()
-        self._answering: set[asyncio.Task[None]] = set()
-        self._seconds_per_item = 0.1
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._seconds_per_item = 0.0  # of late; not known yet
+        self._busy_seconds = self._busy_items = 0.0
         self._loop = asyncio.create_task(self._serve())
 
     async def compute(self, prompts: Mapping[str, str]) -> dict[str, Outcome]:
@@ -91,11 +107,19 @@ class Engine:
             prompts: the text of each item by the content hash of its attributes; at least one.
 
         Raises:
-            OverloadedError: the queue has no room for all of them; none was taken.
+            OverloadedError: the queue has no room for all of them, or they would wait for longer than
+                the deadline; none was taken.
+            UnavailableError: they were not all computed within the deadline.
         """
         jobs = self._enter(prompts)
         try:
-            await asyncio.wait([job.outcome for job in jobs])
+            outcomes = [job.outcome for job in jobs]
+            _, late = await asyncio.wait(outcomes, timeout=self._deadline_seconds)
+            if late:
+                raise UnavailableError(
+                    f"the model did not get to all items within {self._deadline_seconds:g} seconds",
+                    retry_after=self._retry_after(),
+                )
         finally:
             for job in jobs:
                 job.waiters -= 1
@@ -109,85 +133,104 @@ class Engine:
         self._loop.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._loop
-        await asyncio.gather(*self._answering, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for job in list(self._jobs.values()):
             self._answer(job, UnavailableError("the service is stopping"))
 
     def _enter(self, prompts: Mapping[str, str]) -> list[_Job]:
         new = [key for key in prompts if key not in self._jobs]
-        if len(self._queue) + len(new) > self._max_queue:
-            seconds = math.ceil(len(self._queue) * self._seconds_per_item)
+        waiting = len(self._queue)
+        ahead = waiting * self._seconds_per_item
+        if new and (waiting + len(new) > self._max_queue or ahead > self._deadline_seconds):
             raise OverloadedError(
-                f"{len(self._queue)} items wait for the model already",
-                retry_after=min(max(seconds, 1), MAX_RETRY_SECONDS),
+                f"{waiting} items wait for the model already", retry_after=self._retry_after()
             )
-        for key in new:
-            self._jobs[key] = self._queue[key] = _Job(key, prompts[key])
-        if new:
-            self._arrived.set()
+        now = time.monotonic()
+        entered = []
+        for i, key in enumerate(new):
+            job = _Job(key, prompts[key], turn=now + i * self._seconds_per_item)
+            self._jobs[key] = self._queue[key] = job
+            entered.append(job)
+        if entered:
+            self._start(self._tokenise(entered))
         jobs = [self._jobs[key] for key in prompts]
         for job in jobs:
             job.waiters += 1
         return jobs
 
+    def _retry_after(self) -> int:
+        seconds = math.ceil(len(self._queue) * self._seconds_per_item)
+        return min(max(seconds, 1), MAX_RETRY_SECONDS)
+
+    async def _tokenise(self, jobs: Sequence[_Job]) -> None:
+        prompts = [job.prompt for job in jobs]
+        tokenised = await self._each(self._tokenizer, self._encoder.tokenize, prompts)
+        for job, tokens in zip(jobs, tokenised, strict=True):
+            if isinstance(tokens, Exception):
+                self._queue.pop(job.key, None)
+                self._answer(job, tokens)
+            else:
+                job.tokens = tokens
+                heapq.heappush(self._ready, (job.turn, next(self._numbers), job))
+        self._arrived.set()
+
     async def _serve(self) -> None:
         while True:
-            if not self._queue:
+            if not self._ready:
                 self._arrived.clear()
                 await self._arrived.wait()
                 await asyncio.sleep(self._window_seconds)
-            taken = [self._queue.pop(key) for key in list(self._queue)[:WINDOW_ITEMS]]
-            if not taken:  # all were cancelled within the window
+            batch = self._take()
+            if not batch:  # all were cancelled since
                 continue
             began = time.monotonic()
-            try:
-                await self._compute(taken)
-            except Exception as error:  # a bug here must leave no request waiting
-                log.error("the engine failed", exc_info=error)
-                for job in taken:
-                    self._answer(job, error)
-            spent = (time.monotonic() - began) / len(taken)
-            self._seconds_per_item += 0.2 * (spent - self._seconds_per_item)
-
-    async def _compute(self, jobs: Sequence[_Job]) -> None:
-        """Tokenise the jobs, then compute them in batches of like length."""
-        tokenised: list[tuple[_Job, Tokens]] = []
-        outcomes = await self._each(self._encoder.tokenize, [job.prompt for job in jobs])
-        for job, tokens in zip(jobs, outcomes, strict=True):
-            if isinstance(tokens, Exception):
-                self._answer(job, tokens)
-            else:
-                tokenised.append((job, tokens))
-        lengths = [len(tokens.ids) for _, tokens in tokenised]
-        for group in length_batches(lengths, self._batch_tokens):
-            batch = []
-            for job, tokens in (tokenised[i] for i in group):
-                if job.waiters:
-                    batch.append((job, tokens))
-                else:
-                    self._forget(job)
-            if not batch:
-                continue
-            computed = await self._each(self._encoder.forward, [tokens for _, tokens in batch])
+            tokens = [tokens for _, tokens in batch]
+            computed = await self._each(self._worker, self._encoder.forward, tokens)
             # The model goes on with the next batch while this one is kept and answered.
-            task = asyncio.create_task(self._finish(batch, computed))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            self._start(self._finish(batch, computed))
+            # Sums that forget: full batches count for more than lone items, which are slower.
+            self._busy_seconds = 0.8 * self._busy_seconds + time.monotonic() - began
+            self._busy_items = 0.8 * self._busy_items + len(batch)
+            self._seconds_per_item = self._busy_seconds / self._busy_items
+
+    def _take(self) -> list[tuple[_Job, Tokens]]:
+        """Remove from the queue those whose turn it is, up to a batch of tokens, one at least."""
+        batch: list[tuple[_Job, Tokens]] = []
+        total = 0
+        while self._ready:
+            _, _, job = self._ready[0]
+            if self._queue.get(job.key) is job and job.tokens is not None:
+                total += len(job.tokens.ids)
+                if batch and total > self._batch_tokens:
+                    break
+                batch.append((self._queue.pop(job.key), job.tokens))
+            heapq.heappop(self._ready)
+        return batch
 
     async def _each(
-        self, function: Callable[[list[A]], Iterable[B]], inputs: list[A]
+        self, thread: Executor, function: Callable[[list[A]], Iterable[B]], inputs: list[A]
     ) -> list[B | Exception]:
-        """Run a function over all inputs at once; where that fails, over each alone.
+        """Run a function over all inputs at once; where that fails, over each half.
 
         So one input that it cannot take fails by itself, and never what came with it.
         """
         loop = asyncio.get_running_loop()
         try:
-            return list(await loop.run_in_executor(self._worker, function, inputs))
+            outputs = list(await loop.run_in_executor(thread, function, inputs))
+            if len(outputs) != len(inputs):
+                raise RuntimeError(f"{len(outputs)} results of {len(inputs)} items")
+            return list(outputs)
         except Exception as error:  # noqa: BLE001 - whatever the model throws belongs to an item
             if len(inputs) == 1:
                 return [error]
-        return [(await self._each(function, [single]))[0] for single in inputs]
+        half = len(inputs) // 2
+        first = await self._each(thread, function, inputs[:half])
+        return first + await self._each(thread, function, inputs[half:])
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _finish(
         self,

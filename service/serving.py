@@ -59,7 +59,9 @@ async def open_serving(settings: Settings) -> AsyncIterator[Serving]:
         worker = ThreadPoolExecutor(
             1, "model", initializer=_set_threads, initargs=(settings.threads,)
         )
-        stack.callback(worker.shutdown, wait=False, cancel_futures=True)
+        tokenizer = ThreadPoolExecutor(1, "tokenizer")
+        for thread in (worker, tokenizer):
+            stack.callback(thread.shutdown, wait=False, cancel_futures=True)
         loop = asyncio.get_running_loop()
         bundle, encoder = await loop.run_in_executor(worker, _load, settings)
         store = await _open_store(settings, stack)
@@ -71,11 +73,13 @@ async def open_serving(settings: Settings) -> AsyncIterator[Serving]:
         )
         engine = Engine(
             encoder,
-            worker,
-            cache.write,
+            worker=worker,
+            tokenizer=tokenizer,
+            keep=cache.write,
             window_seconds=settings.batch_window_ms / 1000,
             batch_tokens=settings.batch_tokens or BATCH_TOKENS,
             max_queue=settings.max_queue,
+            deadline_seconds=settings.deadline_seconds,
         )
         stack.push_async_callback(engine.close)
         embedder = Embedder(bundle, cache=cache, engine=engine, worker=worker)

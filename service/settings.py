@@ -66,11 +66,17 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         default=1024, ge=1, description="Items waiting for the model; beyond it requests get 429."
     )
+    deadline_seconds: float = Field(
+        default=10,
+        gt=0,
+        description="How long a request may wait for the model; then it gets 503, and 429 at once "
+        "where that is foreseen.",
+    )
     batch_window_ms: float = Field(
         default=2, ge=0, le=1000, description="How long an idle model waits for more items."
     )
     batch_tokens: int | None = Field(
-        default=None, ge=1, description="Padded tokens of a batch; default: the encoder's own."
+        default=None, ge=1, description="Tokens of a batch; default: 1024."
     )
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of the model; default: PyTorch's choice."

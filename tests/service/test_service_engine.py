@@ -12,7 +12,7 @@ from service_setup import until
 
 from llmemb.encoder import Tokens
 from llmemb.errors import ItemError
-from service.engine import WINDOW_ITEMS, Engine
+from service.engine import Engine
 from service.errors import OverloadedError, UnavailableError
 from service.llm_vector import LLMVector
 
@@ -24,19 +24,22 @@ class SlowEncoder:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []  # lengths of each computed batch
+        self.calls = 0
         self.threads: set[int] = set()
+        self.tokenizer_threads: set[int] = set()
         self.go = threading.Event()
         self.go.set()
         self.seconds = 0.0
 
     def tokenize(self, prompts: Sequence[str]) -> list[Tokens]:
-        self.threads.add(threading.get_ident())
+        self.tokenizer_threads.add(threading.get_ident())
         if "no tokens" in prompts:
             raise ValueError("a prompt that cannot be tokenised")
         return [Tokens([ord(c) for c in prompt], truncated=False) for prompt in prompts]
 
     def forward(self, batch: Sequence[Tokens]) -> np.ndarray:
         self.threads.add(threading.get_ident())
+        self.calls += 1
         self.go.wait(10)
         time.sleep(self.seconds)
         self.batches.append([len(tokens.ids) for tokens in batch])
@@ -52,17 +55,19 @@ def vector_of(text: str) -> float:
 
 
 class Setup:
-    def __init__(self, max_queue: int = 1000) -> None:
+    def __init__(self, max_queue: int = 1000, deadline_seconds: float = 20) -> None:
         self.encoder = SlowEncoder()
         self.kept: list[set[str]] = []
-        self.worker = ThreadPoolExecutor(1)
+        self.worker, self.tokenizer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self.engine = Engine(
             self.encoder,  # type: ignore[arg-type]
-            self.worker,
-            self.keep,
+            worker=self.worker,
+            tokenizer=self.tokenizer,
+            keep=self.keep,
             window_seconds=0.005,
             batch_tokens=64,
             max_queue=max_queue,
+            deadline_seconds=deadline_seconds,
         )
 
     async def keep(self, vectors: Mapping[str, LLMVector]) -> None:
@@ -90,19 +95,21 @@ async def setup() -> AsyncIterator[Setup]:
     made.encoder.go.set()
     await made.engine.close()
     made.worker.shutdown()
+    made.tokenizer.shutdown()
 
 
 async def test_everyone_gets_the_vector_of_their_own_item(setup: Setup) -> None:
     texts = [f"{i % 60} " * (1 + i % 17) for i in range(300)]
     assert await asyncio.gather(*map(setup.one, texts)) == [vector_of(text) for text in texts]
     assert setup.encoder.threads == {setup.worker.submit(threading.get_ident).result()}
+    assert setup.encoder.tokenizer_threads == {setup.tokenizer.submit(threading.get_ident).result()}
 
 
 async def test_concurrent_items_share_batches_within_the_token_budget(setup: Setup) -> None:
     await asyncio.gather(*(setup.one("x" * (1 + i % 16) + str(i)) for i in range(40)))
     assert len(setup.encoder.batches) < 20
     for lengths in setup.encoder.batches:
-        assert max(lengths) * len(lengths) <= 64
+        assert sum(lengths) <= 64
     assert await setup.one("y" * 100) == vector_of("y" * 100)  # over the budget: alone, not refused
 
 
@@ -175,21 +182,74 @@ async def test_a_request_cancelled_after_its_items_were_taken_does_not_harm_othe
     assert sum(map(len, setup.encoder.batches)) == 1
 
 
-async def test_nobody_starves_behind_a_large_request(setup: Setup) -> None:
+async def test_a_poison_item_is_found_by_halving(setup: Setup) -> None:
+    blocker = await setup.hold()
+    texts = [f"{i:02}" for i in range(16)]
+    texts[11] = "no vector"
+    waiting = [asyncio.create_task(setup.one(text)) for text in texts]
+    await until(lambda: len(setup.engine._ready) == 16)
+    setup.encoder.calls = 0
+    setup.encoder.go.set()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    await blocker
+    assert sum(isinstance(outcome, Exception) for outcome in outcomes) == 1
+    assert setup.encoder.calls <= 1 + 2 * 4
+
+
+async def test_a_small_request_does_not_wait_for_all_of_a_large_one(setup: Setup) -> None:
     setup.encoder.seconds = 0.002
+    await setup.one("x" * 50)  # now the engine knows what an item takes
     order: list[str] = []
 
     async def ask(name: str, texts: list[str]) -> None:
         await setup.engine.compute({text: text for text in texts})
         order.append(name)
 
-    large = asyncio.create_task(ask("large", [f"{'x' * 50}{i}" for i in range(WINDOW_ITEMS)]))
+    large = asyncio.create_task(ask("large", [f"{'x' * 50}{i}" for i in range(100)]))
     await asyncio.sleep(0.02)
-    short = asyncio.create_task(ask("short", ["s"]))
+    await ask("small", ["s"])
+    await large
+    assert order == ["small", "large"]
+
+
+async def test_nobody_starves_behind_small_requests(setup: Setup) -> None:
+    setup.encoder.seconds = 0.002
+    large = asyncio.create_task(setup.engine.compute({f"{i}": f"{'x' * 50}{i}" for i in range(50)}))
+    small = 0
+    while not large.done():
+        await setup.one(f"{'y' * 50}{small}")
+        small += 1
+        assert small < 2000
+    assert len(await large) == 50
+
+
+async def test_a_deadline_that_passes_is_told_and_its_items_are_dropped() -> None:
+    setup = Setup(deadline_seconds=0.2)
+    setup.engine._seconds_per_item = 0.001
+    blocker = await setup.hold()
+    with pytest.raises(UnavailableError, match=r"within 0\.2 seconds"):
+        await setup.one("too late")
+    assert not setup.engine._queue
+    setup.encoder.go.set()
+    with pytest.raises(UnavailableError):
+        await blocker
+    assert await setup.one("in time") == vector_of("in time")
+    assert set().union(*setup.kept) == {"key blocker", "key in time"}
+    await setup.engine.close()
+
+
+async def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
+    setup = Setup(deadline_seconds=2)
+    blocker = await setup.hold()
+    setup.engine._seconds_per_item = 0.5
+    waiting = [asyncio.create_task(setup.one(f"waiting {i}")) for i in range(5)]
     await asyncio.sleep(0)
-    later = asyncio.create_task(ask("later", [f"{'y' * 50}{i}" for i in range(2 * WINDOW_ITEMS)]))
-    await asyncio.gather(large, short, later)
-    assert order == ["large", "short", "later"]
+    with pytest.raises(OverloadedError) as refused:
+        await setup.one("one more")
+    assert refused.value.retry_after == 3
+    setup.encoder.go.set()
+    await asyncio.gather(blocker, *waiting)
+    await setup.engine.close()
 
 
 async def test_the_event_loop_runs_on_during_a_forward_pass(setup: Setup) -> None:

@@ -157,10 +157,11 @@ async def test_a_full_queue_is_a_429_with_retry_after(
 
     async with open_client(app) as client:
         first = asyncio.create_task(client.post("/items/embed", json=items("first", 200)))
-        await until(lambda: app.state.serving.embedder._engine._jobs)
-        second = asyncio.create_task(client.post("/items/embed", json=items("second", 120)))
+        engine = app.state.serving.embedder._engine
+        await until(lambda: engine._jobs and len(engine._queue) < 200)  # a batch of them is taken
+        second = asyncio.create_task(client.post("/items/embed", json=items("second", 50)))
         await asyncio.sleep(0.1)
-        refused = await client.post("/items/embed", json=items("third", 100))
+        refused = await client.post("/items/embed", json=items("third", 250))
         assert refused.status_code == 429, refused.text
         assert refused.headers["content-type"] == "application/problem+json"
         assert int(refused.headers["retry-after"]) >= 1
