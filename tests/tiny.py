@@ -49,6 +49,8 @@ def make_tiny_llm(folder: Path, family: str = "llama", padding_side: str = "righ
         eos_token="</s>",
         pad_token="<pad>",
         padding_side=padding_side,
+        # Chat models have one; prompts are read without it, whoever reads them.
+        chat_template="{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}",
     )
     torch.manual_seed(7)
     kind, extra = CONFIGS[family]

@@ -51,6 +51,11 @@ def model_with_lora(
                 model_kwargs=arguments,
                 config_kwargs={LAYERS: config.num_hidden_layers},
                 max_seq_length=encoder.max_tokens,
+                # Text as it stands: the library would put it into the chat template of a chat model.
+                modality_config={
+                    "text": {"method": "forward", "method_output_name": "last_hidden_state"}
+                },
+                module_output_name="token_embeddings",
             )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"base model {base.path}: {str(error).splitlines()[0]}") from error
@@ -64,6 +69,7 @@ def model_with_lora(
         target_modules=_lora_targets(transformer.model, settings.top_layers, base),
         base_model_name_or_path=base.name_or_path,
     )
+    transformer.tokenizer.chat_template = None
     transformer.model = get_peft_model(transformer.model, lora)
     pooling = Pooling(transformer.get_embedding_dimension(), POOLING_MODES[encoder.pooling])
     return SentenceTransformer(modules=[transformer, pooling], device=str(device))
