@@ -1,9 +1,12 @@
-"""LLM vectors in Redis, under the encoder's fingerprint and the content hash of the item's attributes.
+"""LLM vectors by the content hash of the item's attributes: in this process's memory, then in Redis.
 
-A cache and no more: whatever goes wrong with it, the answer is a miss.
+Redis holds them under the encoder's fingerprint, for all replicas and for the next start. A cache and no
+more: whatever goes wrong with it, the answer is a miss. A vector never changes under its key, so that
+what is in memory is never stale.
 """
 
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,14 +16,28 @@ from redis.exceptions import ResponseError
 from service.llm_vector import LLMVector, pack, unpack
 from service.store import Store, StoreAwayError
 
+OVERHEAD_BYTES = 500  # of a vector in memory: its key and its objects
+
 log = logging.getLogger(__name__)
 
 
 class VectorCache:
     """The vectors of one encoder; bundles that share it share the vectors too."""
 
-    def __init__(self, store: Store, *, fingerprint: str, dimensions: int, ttl: int) -> None:
-        """Take the store and what identifies the encoder; ``ttl`` is in seconds."""
+    def __init__(
+        self, store: Store, *, fingerprint: str, dimensions: int, ttl: int, memory_bytes: int
+    ) -> None:
+        """Take the store and what identifies the encoder.
+
+        Args:
+            store: Redis.
+            fingerprint: the encoder's.
+            dimensions: of a vector.
+            ttl: seconds that Redis keeps a vector.
+            memory_bytes: about what the vectors used last may take in this process; 0: none are kept.
+        """
+        self._recent: OrderedDict[str, LLMVector] = OrderedDict()
+        self._most_recent = memory_bytes // (2 * dimensions + OVERHEAD_BYTES)
         self._store = store
         self._prefix = f"llmemb:vec:{fingerprint}:"
         self._dimensions = dimensions
@@ -28,10 +45,16 @@ class VectorCache:
         self._refused = False
 
     async def read(self, keys: Sequence[str]) -> dict[str, LLMVector]:
-        """Return the vectors of those content hashes that are cached, in one round trip.
+        """Return the vectors of those content hashes that are cached, in one round trip at most.
 
         A value that is damaged, of another size or another item's is a miss.
         """
+        found = {key: vector for key in keys if (vector := self._recent.get(key))}
+        for key in found:
+            self._recent.move_to_end(key)
+        keys = [key for key in keys if key not in found]
+        if not keys:
+            return found
         names = [self._prefix + key for key in keys]
 
         async def mget(client: Redis) -> list[Any]:
@@ -40,15 +63,17 @@ class VectorCache:
         try:
             values = await self._store.run(mget)
         except (StoreAwayError, ResponseError):
-            return {}
-        found = {}
+            return found
         for key, name, data in zip(keys, names, values, strict=True):
             if vector := unpack(data, name, self._dimensions):
                 found[key] = vector
+                self._remember(key, vector)
         return found
 
     async def write(self, vectors: Mapping[str, LLMVector]) -> None:
-        """Keep vectors under their content hashes, in one round trip; dropped where Redis is away."""
+        """Keep vectors under their content hashes, in one round trip; in memory where Redis is away."""
+        for key, vector in vectors.items():
+            self._remember(key, vector)
 
         async def set_all(client: Redis) -> None:
             async with client.pipeline(transaction=False) as pipeline:
@@ -67,3 +92,9 @@ class VectorCache:
             self._refused = True
         else:
             self._refused = False
+
+    def _remember(self, key: str, vector: LLMVector) -> None:
+        self._recent[key] = vector
+        self._recent.move_to_end(key)
+        while len(self._recent) > self._most_recent:
+            self._recent.popitem(last=False)

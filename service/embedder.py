@@ -1,4 +1,4 @@
-"""From an item's attributes to its vectors: canonical form, cache, engine, then the adapter."""
+"""From an item's attributes to its vectors: canonical form, cache, prompt, engine, then the adapter."""
 
 import asyncio
 import hashlib
@@ -12,27 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmemb.bundle import Bundle
-from llmemb.catalogue import MAX_ITEM_BYTES, canonical, content_hash
+from llmemb.catalogue import MAX_ITEM_BYTES, canonical
 from llmemb.errors import ItemError
 from service.cache import VectorCache
 from service.engine import Engine
 from service.errors import InvalidFieldError
 from service.llm_vector import LLMVector
 
+ADAPTED_AT_ONCE = 4  # items: quicker done than handed to another thread
+
 
 @dataclass(frozen=True)
 class PreparedItem:
-    """An item that has been checked and put into words.
+    """An item that has been checked; its prompt is written only where the cache does not know it.
 
     Attributes:
         field: where in the request its attributes stand, for messages.
         key: the content hash.
-        prompt: what the LLM reads.
+        content: the canonical form of the attributes, or a text that the LLM reads as it stands.
+        is_text: which of the two.
     """
 
     field: str
     key: str
-    prompt: str
+    content: bytes
+    is_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,29 +60,40 @@ class Embedder:
         self._worker = worker
 
     def prepare(self, attributes: Mapping[str, Any], field: str) -> PreparedItem:
-        """Check an item's attributes and write its prompt.
+        """Check an item's attributes.
 
         Args:
             attributes: as the request gives them.
             field: where in the request they stand.
 
         Raises:
-            InvalidFieldError: they cannot be used, or the model would read nothing of them.
+            InvalidFieldError: they cannot be used.
         """
-        template = self._bundle.manifest.prompt
         try:
-            # The prompt is written from the canonical form, as the key is: two spellings of an item
-            # share a key, so they must share the text behind the vector too.
-            item = json.loads(canonical(attributes))
+            content = canonical(attributes)
         except ItemError as error:
             path = ".".join([field, *map(str, error.path)])
             raise InvalidFieldError(path, error.reason) from error
-        if not template.readable(item):
+        return PreparedItem(field, hashlib.sha256(content).hexdigest(), content)
+
+    def prompt(self, item: PreparedItem) -> str:
+        """Return what the LLM reads of an item.
+
+        Raises:
+            InvalidFieldError: that would be nothing.
+        """
+        if item.is_text:
+            return item.content.decode()
+        # From the canonical form, as the key is: two spellings of an item share a key, so they must
+        # share the text behind the vector too.
+        attributes = json.loads(item.content)
+        template = self._bundle.manifest.prompt
+        if not template.readable(attributes):
             besides = f" besides {', '.join(template.exclude)}" if template.exclude else ""
             raise InvalidFieldError(
-                field, f"there is nothing to read: no attribute has a value{besides}"
+                item.field, f"there is nothing to read: no attribute has a value{besides}"
             )
-        return PreparedItem(field, content_hash(item), template.render(item))
+        return template.render(attributes)
 
     def prepare_text(self, text: str, field: str) -> PreparedItem:
         """Check a text that the LLM reads as it stands.
@@ -100,7 +115,7 @@ class Embedder:
             reason = f"the text takes {len(data):,} bytes; the limit is {MAX_ITEM_BYTES:,}"
             raise InvalidFieldError(field, reason)
         # No item's canonical form begins like this: a text never shares a key with an item.
-        return PreparedItem(field, hashlib.sha256(b"text:" + data).hexdigest(), text)
+        return PreparedItem(field, hashlib.sha256(b"text:" + data).hexdigest(), data, is_text=True)
 
     async def embed(
         self, items: Sequence[PreparedItem], *, truncate: bool = True
@@ -112,12 +127,12 @@ class Embedder:
             truncate: take an item whose end the model does not read.
 
         Raises:
-            InvalidFieldError: the model cannot embed one of them.
+            InvalidFieldError: the model cannot embed one of them, or would read nothing of it.
             OverloadedError: too much is waiting for the model.
         """
-        prompts = {item.key: item.prompt for item in items}
-        cached = await self._cache.read(list(prompts))
-        missing = {key: prompt for key, prompt in prompts.items() if key not in cached}
+        by_key = {item.key: item for item in items}
+        cached = await self._cache.read(list(by_key))
+        missing = {key: self.prompt(item) for key, item in by_key.items() if key not in cached}
         computed = await self._engine.compute(missing) if missing else {}
         embedded = []
         for item in items:
@@ -137,6 +152,8 @@ class Embedder:
     async def adapt(self, items: Sequence[EmbeddedItem]) -> NDArray[np.float32]:
         """Return item vectors in the SRS space, float32 ``[items, width]``; at least one item."""
         vectors = [item.llm.values for item in items]
+        if len(vectors) <= ADAPTED_AT_ONCE:
+            return self._adapt(vectors)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._worker, self._adapt, vectors)
 

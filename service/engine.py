@@ -244,7 +244,8 @@ class Engine:
             elif not np.isfinite(values).all():
                 outcomes.append((job, ItemError("the model gives no finite vector for this text")))
             else:
-                vector = LLMVector(values, len(tokens.ids), tokens.truncated)
+                # A copy: a view would keep its whole batch in memory.
+                vector = LLMVector(values.copy(), len(tokens.ids), tokens.truncated)
                 outcomes.append((job, vector))
         try:
             vectors = {job.key: v for job, v in outcomes if isinstance(v, LLMVector)}

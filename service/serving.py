@@ -70,6 +70,7 @@ async def open_serving(settings: Settings) -> AsyncIterator[Serving]:
             fingerprint=bundle.manifest.encoder_fingerprint,
             dimensions=encoder.dimensions,
             ttl=settings.cache_ttl_seconds,
+            memory_bytes=settings.cache_memory_mb * 2**20,
         )
         engine = Engine(
             encoder,
@@ -135,7 +136,7 @@ async def _try_model(
             break
     else:
         raise BundleError(f"{bundle.path}: no item has an attribute that the model reads")
-    outcome = (await engine.compute({item.key: item.prompt}))[item.key]
+    outcome = (await engine.compute({item.key: embedder.prompt(item)}))[item.key]
     if isinstance(outcome, Exception):
         raise outcome
     await recommender.recommend([item_id], k=1, exclude_seen=True, exclude=())

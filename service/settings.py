@@ -52,6 +52,12 @@ class Settings(BaseSettings):
         default=30 * 24 * 3600, ge=1, description="How long a computed vector stays in the cache."
     )
 
+    cache_memory_mb: int = Field(
+        default=64,
+        ge=0,
+        description="Vectors kept in this process besides, those used last; 0: none.",
+    )
+
     max_requests: int = Field(
         default=256, ge=1, description="Requests in progress at once; one more is answered 429."
     )

