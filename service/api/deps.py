@@ -8,7 +8,7 @@ from service.errors import InvalidFieldError, UnavailableError
 from service.serving import Serving
 
 
-def get_serving(request: Request) -> Serving:
+async def get_serving(request: Request) -> Serving:
     """Return the bundle at work.
 
     Raises:
