@@ -22,7 +22,9 @@ class Ready(BaseModel):
 
     status: Literal["ready"] = "ready"
     bundle: str
-    cache: Literal["up", "away"] = Field(description="`away`: vectors are kept in this process alone.")
+    cache: Literal["up", "away"] = Field(
+        description="`away`: vectors are kept in this process alone."
+    )
 
 
 @router.get("/live", summary="Does the process live?", responses=responses())
