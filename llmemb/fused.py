@@ -196,8 +196,11 @@ class FusedLlama:
         queries = queries.view(batch, length, self._key_heads, shared, self._head)
         queries = queries.permute(0, 2, 3, 1, 4).reshape(-1, shared * length, self._head)
         keys, values = keys.flatten(0, 1), values.flatten(0, 1)
-        shares = torch.baddbmm(group.mask, queries, keys.transpose(1, 2)).softmax(-1)
-        read = (shares @ values).view(batch, self._key_heads, shared, length, self._head)
+        scores = torch.baddbmm(group.mask, queries, keys.transpose(1, 2))
+        shares = scores.softmax(-1, dtype=torch.float32)  # faster than in bfloat16, too
+        read = (shares.to(scores.dtype) @ values).view(
+            batch, self._key_heads, shared, length, self._head
+        )
         return read.permute(0, 3, 1, 2, 4).reshape(batch * length, -1)
 
     def _last(self, group: _Group) -> Tensor:
