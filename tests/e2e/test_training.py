@@ -292,4 +292,4 @@ def test_two_runs_to_one_place_do_not_mix(shop: Path, base: Path, tmp_path: Path
     with only_run(tmp_path / "out.work"):
         second = run("train", shop, "--out", tmp_path / "out", "--base-model", base, *FAST)
     assert second.returncode == 1
-    assert "another training run is writing" in second.stderr
+    assert "another run is writing" in second.stderr
