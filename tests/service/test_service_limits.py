@@ -29,9 +29,7 @@ def open_client(app: FastAPI) -> httpx.AsyncClient:
 @pytest.fixture
 async def app(make_settings: MakeSettings, valkey: ValkeyServer) -> AsyncIterator[FastAPI]:
     url = f"redis://127.0.0.1:{valkey.port}/0"
-    made = create_app(
-        make_settings(redis_url=url, redis_timeout_seconds=0.25, max_queue=256)
-    )
+    made = create_app(make_settings(redis_url=url, redis_timeout_seconds=0.25, max_queue=256))
     async with made.router.lifespan_context(made):
         yield made
 
