@@ -41,7 +41,7 @@ def transformers_bfloat16(model: Path) -> Embed:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from llmemb.forward import TransformersForward, length_batches
+    from llmemb.forward import TransformersForward
 
     llm = AutoModel.from_pretrained(model, dtype=torch.bfloat16).eval()
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -49,10 +49,7 @@ def transformers_bfloat16(model: Path) -> Embed:
 
     def embed(texts: list[str]) -> Any:
         tokens = tokenizer(texts, truncation=True, max_length=MAX_TOKENS)["input_ids"]
-        vectors = torch.empty(len(texts), llm.config.hidden_size)
-        for rows in length_batches([len(ids) for ids in tokens], forward.batch_tokens):
-            vectors[rows] = forward.pooled([tokens[row] for row in rows], "mean")
-        return vectors.numpy()
+        return forward.pooled(tokens, "mean").numpy()
 
     return embed
 

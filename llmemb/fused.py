@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmemb.forward import Pooling, length_batches
+from llmemb.forward import Pooling, length_batches, pad, pool
 
 GROUP_TOKENS = 512  # padded; what a core's cache holds of a layer's activations
 
@@ -39,12 +39,12 @@ class _Opening:
     Attributes:
         ids: the tokens.
         layers: keys and values of each layer, float ``[key heads, tokens, head]``.
-        states: float32 ``[tokens, llm]``, their last hidden states.
+        total: float32 ``[llm]``, the sum of their last hidden states.
     """
 
     ids: list[int]
     layers: list[tuple[Tensor, Tensor]]
-    states: Tensor
+    total: Tensor
 
 
 @dataclass
@@ -55,8 +55,7 @@ class _Group:
 
     Attributes:
         states: float ``[texts x length, llm]``, after the layers so far.
-        lengths: int64 ``[texts]``, without the opening.
-        length: the longest.
+        inside: int64 ``[texts, length]``, 1 for a token of the text, the opening's not among them.
         mask: float ``[heads that share keys x length, opening and length]``: 0, or what is ahead.
         cos: of the rotary positions, float ``[texts x length, 1, head / 2]``.
         sin: as ``cos``.
@@ -64,8 +63,7 @@ class _Group:
     """
 
     states: Tensor
-    lengths: Tensor
-    length: int
+    inside: Tensor
     mask: Tensor
     cos: Tensor
     sin: Tensor
@@ -102,7 +100,7 @@ class FusedLlama:
             group = self._group([opening], None)
             group.kept = []
             self._run([group], None)
-            self._opening = _Opening(list(opening), group.kept, self._last(group)[0])
+            self._opening = _Opening(list(opening), group.kept, self._last(group)[0].sum(0))
 
     @staticmethod
     def fits(model: Any, device: torch.device) -> bool:
@@ -111,7 +109,7 @@ class FusedLlama:
         return (
             device.type == "cpu"
             and type(model).__name__ == "LlamaModel"
-            and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+            and torch._C._has_mkldnn
             and config.hidden_act == "silu"
             and not config.attention_bias
             and not config.mlp_bias
@@ -135,30 +133,22 @@ class FusedLlama:
         self._run(groups, opening)
         vectors = torch.empty(len(batch), self._norm.shape[0])
         for chosen, group in zip(rows, groups, strict=True):
-            states = self._last(group)
-            if pooling == "mean":
-                inside = torch.arange(group.length) < group.lengths[:, None]
-                total = (states * inside[..., None]).sum(1)
-                if opening:
-                    total += opening.states.sum(0)
-                vectors[chosen] = total / (group.lengths + skipped)[:, None]
-            else:
-                vectors[chosen] = states[torch.arange(len(chosen)), group.lengths - 1]
+            found = pool(self._last(group), group.inside, pooling)
+            if opening and pooling == "mean":
+                read = group.inside.sum(1, keepdim=True)
+                found = (found * read + opening.total) / (read + skipped)
+            vectors[chosen] = found
         return vectors
 
     def _group(self, texts: Sequence[Sequence[int]], opening: _Opening | None) -> _Group:
         start = len(opening.ids) if opening else 0
-        lengths = torch.tensor([len(ids) for ids in texts])
-        length = int(lengths.max())
-        tokens = torch.zeros(len(texts), length, dtype=torch.int64)
-        for row, ids in enumerate(texts):
-            tokens[row, : len(ids)] = torch.tensor(ids)
+        padded = pad(texts, 0)
+        tokens, length = padded["input_ids"], padded["input_ids"].shape[1]
         ahead = torch.ones(length, start + length, dtype=torch.bool).triu(start + 1)
         mask = torch.zeros(ahead.shape, dtype=self._embedding.dtype).masked_fill(ahead, -torch.inf)
         return _Group(
             states=F.embedding(tokens.flatten(), self._embedding),
-            lengths=lengths,
-            length=length,
+            inside=padded["attention_mask"],
             mask=mask.repeat(self._heads // self._key_heads, 1),
             cos=self._cos[start : start + length, None].repeat(len(texts), 1, 1),
             sin=self._sin[start : start + length, None].repeat(len(texts), 1, 1),
@@ -172,13 +162,13 @@ class FusedLlama:
                 read = self._attended(layer, group, opening, i)
                 states = _product(read, layer.out, "add", group.states)
                 normed = self._normed(states)
-                gate: Tensor = _OPS._linear_pointwise(normed, layer.gate, None, "swish", [], "")
-                gated = _product(normed, layer.up, "mul", gate)
+                gated = _product(normed, layer.up, "mul", _product(normed, layer.gate, "swish"))
                 group.states = _product(gated, layer.down, "add", states)
 
     def _attended(self, layer: _Layer, group: _Group, opening: _Opening | None, i: int) -> Tensor:
         """Return what each token's heads read, float ``[tokens, heads x head]``."""
-        batch, length, shared = len(group.lengths), group.length, self._heads // self._key_heads
+        batch, length = group.inside.shape
+        shared = self._heads // self._key_heads
         qkv = _product(self._normed(group.states), layer.qkv)
         qkv = qkv.view(batch * length, self._heads + 2 * self._key_heads, self._head)
         rotated = self._rotated(qkv[:, : self._heads + self._key_heads], group.cos, group.sin)
@@ -206,7 +196,7 @@ class FusedLlama:
     def _last(self, group: _Group) -> Tensor:
         """Return a group's last hidden states, float32 ``[texts, tokens, llm]``."""
         states = self._normed(group.states).float().mul_(self._norm)
-        return states.view(len(group.lengths), group.length, -1)
+        return states.view(*group.inside.shape, -1)
 
     def _normed(self, states: Tensor) -> Tensor:
         """Return states divided by their root mean square; the norm's own scale is in the weights."""
@@ -250,7 +240,7 @@ def _pack(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _product(x: Tensor, weight: Tensor, then: str = "none", other: Tensor | None = None) -> Tensor:
-    """Return ``x @ weight.T``, then added to or multiplied with ``other`` before it is rounded."""
+    """Return ``x @ weight.T``, activated, or added to or multiplied with ``other``, then rounded."""
     if other is None:
         product: Tensor = _OPS._linear_pointwise(x, weight, None, then, [], "")
     else:

@@ -42,7 +42,7 @@ class PromptTemplate(BaseModel):
 
     def render(self, attributes: Attributes) -> str:
         """Return the prompt of an item; key order in ``attributes`` does not matter."""
-        return self.text(self._statements(attributes))
+        return self.text(self.statements(attributes))
 
     def augment(self, attributes: Attributes, rng: np.random.Generator, drop: float) -> list[str]:
         """Return one random view of an item: its statements shuffled, a share ``drop`` left out.
@@ -50,14 +50,14 @@ class PromptTemplate(BaseModel):
         :meth:`text` makes a prompt of them. At least one always stays: an item reduced to none would
         equal every other.
         """
-        statements = self._statements(attributes)
+        statements = self.statements(attributes)
         kept = max(1, len(statements) - int(drop * len(statements)))
         order = rng.permutation(len(statements))[:kept]
         return [statements[i] for i in order]
 
     def readable(self, attributes: Attributes) -> bool:
         """Return whether anything of the item reaches the prompt."""
-        return bool(self._statements(attributes))
+        return bool(self.statements(attributes))
 
     @property
     def opening(self) -> str:
@@ -70,7 +70,8 @@ class PromptTemplate(BaseModel):
             return f"The {self.domain} item has no known attributes."
         return f"{self.opening} {'; '.join(statements)}"
 
-    def _statements(self, attributes: Attributes) -> list[str]:
+    def statements(self, attributes: Attributes) -> list[str]:
+        """Return what the prompt says of an item, in order; :meth:`text` makes the prompt of it."""
         # From the canonical form: spellings that share a content hash must share a prompt.
         attributes = canonical_attributes(attributes)
         order = {name: i for i, name in enumerate(self.fields)}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,14 +86,14 @@ class Embedder:
             return item.content.decode()
         # From the canonical form, as the key is: two spellings of an item share a key, so they must
         # share the text behind the vector too.
-        attributes = json.loads(item.content)
         template = self._bundle.manifest.prompt
-        if not template.readable(attributes):
+        statements = template.statements(json.loads(item.content))
+        if not statements:
             besides = f" besides {', '.join(template.exclude)}" if template.exclude else ""
             raise InvalidFieldError(
                 item.field, f"there is nothing to read: no attribute has a value{besides}"
             )
-        return template.render(attributes)
+        return template.text(statements)
 
     def prepare_text(self, text: str, field: str) -> PreparedItem:
         """Check a text that the LLM reads as it stands.
@@ -148,6 +148,14 @@ class Embedder:
                 )
             embedded.append(EmbeddedItem(outcome, cached=item.key in cached))
         return embedded
+
+    async def vectors(
+        self, items: Sequence[EmbeddedItem], space: Literal["srs", "llm"]
+    ) -> NDArray[np.float32]:
+        """Return the vectors of a space, float32 ``[items, width]`` or ``[items, llm]``."""
+        if space == "srs":
+            return await self.adapt(items)
+        return np.stack([item.llm.values for item in items]).astype(np.float32)
 
     async def adapt(self, items: Sequence[EmbeddedItem]) -> NDArray[np.float32]:
         """Return item vectors in the SRS space, float32 ``[items, width]``; at least one item."""

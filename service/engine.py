@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import heapq
 import itertools
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -26,7 +25,6 @@ from service.llm_vector import LLMVector
 
 MAX_RETRY_SECONDS = 60
 
-log = logging.getLogger(__name__)
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -216,10 +214,12 @@ class Engine:
         """
         loop = asyncio.get_running_loop()
         try:
-            outputs = list(await loop.run_in_executor(thread, function, inputs))
+            outputs: list[B | Exception] = list(
+                await loop.run_in_executor(thread, function, inputs)
+            )
             if len(outputs) != len(inputs):
                 raise RuntimeError(f"{len(outputs)} results of {len(inputs)} items")
-            return list(outputs)
+            return outputs
         except Exception as error:  # noqa: BLE001 - whatever the model throws belongs to an item
             if len(inputs) == 1:
                 return [error]

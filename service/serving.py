@@ -20,8 +20,6 @@ from service.settings import Settings
 from service.store import Store
 from service.valkey import EmbeddedValkey
 
-BATCH_TOKENS = 1024  # a fuller batch is hardly faster, and whoever comes meanwhile waits for it
-
 
 @dataclass(frozen=True)
 class Serving:
@@ -78,7 +76,7 @@ async def open_serving(settings: Settings) -> AsyncIterator[Serving]:
             tokenizer=tokenizer,
             keep=cache.write,
             window_seconds=settings.batch_window_ms / 1000,
-            batch_tokens=settings.batch_tokens or BATCH_TOKENS,
+            batch_tokens=settings.batch_tokens,
             max_queue=settings.max_queue,
             deadline_seconds=settings.deadline_seconds,
         )

@@ -125,20 +125,16 @@ def _write_parts(
                     pq.write_table(table, aside, compression="lz4")
             written.append(path)
             advance(len(part.ids))
-    report.kept["items"] = sum(pq.read_metadata(path).num_rows for path in written)
+            report.kept["items"] = report.kept.get("items", 0) + len(part.ids)
     return written
 
 
 def _parts(bundle: Bundle, items: Path, report: Report) -> Iterator[_Part]:
     rows = _prompts(bundle, items, report)
     while chosen := list(islice(rows, PART_ITEMS)):
-        texts = {prompt: None for _, prompt in chosen}
-        places = {prompt: place for place, prompt in enumerate(texts)}
-        yield _Part(
-            [item_id for item_id, _ in chosen],
-            list(texts),
-            np.array([places[prompt] for _, prompt in chosen]),
-        )
+        places: dict[str, int] = {}
+        rows_of = [places.setdefault(prompt, len(places)) for _, prompt in chosen]
+        yield _Part([item_id for item_id, _ in chosen], list(places), np.array(rows_of))
 
 
 def _prompts(bundle: Bundle, items: Path, report: Report) -> Iterator[tuple[str, str]]:
@@ -150,10 +146,11 @@ def _prompts(bundle: Bundle, items: Path, report: Report) -> Iterator[tuple[str,
         except ItemError as error:
             report.drop("items", "refused item", items.name, row.line, str(error))
             continue
-        if not template.readable(row.attributes):
+        statements = template.statements(row.attributes)
+        if not statements:
             place = Place(items.name, row.line, "the model reads none of its attributes")
             report.note("items", "item without attributes", 1, [place])
-        yield item_id, template.render(row.attributes)
+        yield item_id, template.text(statements)
 
 
 def _computed(bundle: Bundle, encoder: Encoder, part: _Part, space: Space) -> pa.Table:

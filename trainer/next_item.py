@@ -161,10 +161,9 @@ def gbce_loss(
         candidates: how many those are.
         repeats: see :func:`next_item_loss`.
     """
-    own = (states * F.embedding(positive, vectors)).sum(-1)
+    own = _positive_scores(states, positive, vectors, repeats)
     others = states @ F.embedding(negatives, vectors).T
     if repeats is not None:
-        own = own + repeats.bias * repeats.positives
         pairs = repeats.negatives
         others = others.index_put(tuple(pairs), repeats.bias.expand(pairs.shape[1]), True)
     others = others.masked_fill(negatives == positive[:, None], -torch.inf)
@@ -185,14 +184,20 @@ def bce_loss(
     Arguments as in :func:`gbce_loss`; position ``i`` takes negative ``i``, or none where that is
     its positive.
     """
-    own = (states * F.embedding(positive, vectors)).sum(-1)
+    own = _positive_scores(states, positive, vectors, repeats)
     chosen = negatives[: len(positive)]
     other = (states * F.embedding(chosen, vectors)).sum(-1)
     if repeats is not None:
-        own = own + repeats.bias * repeats.positives
         met = torch.zeros_like(other).index_fill(0, repeats.negatives[0], 1)
         other = other + repeats.bias * met
     return (F.softplus(-own) + F.softplus(other) * (chosen != positive)).mean()
+
+
+def _positive_scores(
+    states: Tensor, positive: Tensor, vectors: Tensor, repeats: Repeats | None
+) -> Tensor:
+    own = (states * F.embedding(positive, vectors)).sum(-1)
+    return own if repeats is None else own + repeats.bias * repeats.positives
 
 
 class _ChunkedSoftmax(torch.autograd.Function):

@@ -145,10 +145,7 @@ async def embed(
         for i, item in enumerate(request.items)
     ]
     embedded = await serving.embedder.embed(prepared, truncate=request.truncate)
-    if request.space == "srs":
-        vectors = await serving.embedder.adapt(embedded)
-    else:
-        vectors = np.stack([item.llm.values for item in embedded]).astype(np.float32)
+    vectors = await serving.embedder.vectors(embedded, request.space)
     tokens = sum(item.llm.tokens for item in embedded)
     # Written by orjson from what EmbedAnswer describes: thousands of numbers are not checked again.
     answer = {

@@ -6,7 +6,6 @@ writes the prompt.
 
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, HTTPException
 from fastapi import Body as FromBody
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -117,10 +116,8 @@ async def embeddings(
         serving.embedder.prepare_text(text, f"input.{i}") for i, text in enumerate(request.input)
     ]
     embedded = await serving.embedder.embed(prepared, truncate=False)
-    if request.model == "llmemb-srs":
-        vectors = await serving.embedder.adapt(embedded)
-    else:
-        vectors = np.stack([item.llm.values for item in embedded]).astype(np.float32)
+    space: Literal["srs", "llm"] = "srs" if request.model == "llmemb-srs" else "llm"
+    vectors = await serving.embedder.vectors(embedded, space)
     if request.dimensions is not None:
         check_at_most(vectors.shape[1], request.dimensions, "dimensions")
         vectors = unit_length(vectors[:, : request.dimensions])
