@@ -1,9 +1,10 @@
-"""One way to embed texts, in a process of its own: a line on standard input is a round.
+"""One way to embed texts, in a process of its own.
 
     python encode_workers.py WAY MODEL TEXTS VECTORS
 
 Run by ``encode.py``, each way with the Python of an environment that has what it needs. Prints
-``ready``, then the seconds of each round; the last round's vectors go to VECTORS (float32, NumPy).
+``ready``; a line ``START STEP`` on standard input asks for every STEP-th text from START on, and is
+answered with the seconds. The vectors of all go to VECTORS at the end (float32, NumPy).
 """
 
 import json
@@ -21,8 +22,8 @@ THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 Embed = Callable[[list[str]], Any]
 
 
-def llmemb(model: Path) -> Embed:
-    """LLMEmb: the fused forward pass in bfloat16, the opening of the prompts computed once."""
+def llmemb(model: Path, precision: Any = "auto") -> Embed:
+    """LLMEmb: the fused forward pass, the opening of the prompts computed once."""
     import torch
     from transformers import AutoTokenizer
 
@@ -33,7 +34,7 @@ def llmemb(model: Path) -> Embed:
     llm = load_base(BaseModel("benchmark", model), torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(model)
     settings = EncoderSettings(max_tokens=MAX_TOKENS)
-    return Encoder(llm, tokenizer, settings, torch.device("cpu"), opening).encode
+    return Encoder(llm, tokenizer, settings, torch.device("cpu"), opening, precision).encode
 
 
 def transformers_bfloat16(model: Path) -> Embed:
@@ -78,12 +79,14 @@ def sentence_transformers(model: Path, dtype: str) -> Embed:
 def infinity(model: Path) -> Embed:
     """Infinity's engine, without HTTP, in bfloat16 if the version can."""
     import asyncio
+    import tempfile
 
     from infinity_emb import AsyncEmbeddingEngine, EngineArgs
+    from portable_model import portable_model
 
     loop = asyncio.new_event_loop()
     arguments = EngineArgs(
-        model_name_or_path=str(model),
+        model_name_or_path=str(portable_model(model, Path(tempfile.mkdtemp(), "model"))),
         engine="torch",
         device="cpu",
         dtype="bfloat16",
@@ -96,85 +99,118 @@ def infinity(model: Path) -> Embed:
     return lambda texts: np.stack(loop.run_until_complete(engine.embed(sentences=texts))[0])
 
 
-def llama_cpp(model: Path) -> Embed:
-    """llama.cpp, from a GGUF file."""
-    from llama_cpp import LLAMA_POOLING_TYPE_MEAN, Llama
+def llama_cpp() -> Embed:
+    """llama.cpp, from the GGUF file that LLAMA_GGUF names, written again in bfloat16: its fastest here."""
+    import ctypes
+    import tempfile
 
-    llm = Llama(
-        str(model),
-        embedding=True,
-        pooling_type=LLAMA_POOLING_TYPE_MEAN,
-        n_ctx=4096,
-        n_batch=4096,
-        n_ubatch=4096,
-        n_threads=THREADS,
-        n_threads_batch=THREADS,
-        verbose=False,
+    import llama_cpp as library
+
+    gguf = Path(tempfile.mkdtemp(), "bfloat16.gguf")
+    options = library.llama_model_quantize_default_params()
+    options.ftype, options.allow_requantize = library.LLAMA_FTYPE_MOSTLY_BF16, True
+    source = os.environ["LLAMA_GGUF"].encode()
+    library.llama_model_quantize(source, str(gguf).encode(), ctypes.byref(options))
+    # A larger context or batch is slower: every text then looks at the cells of all others.
+    sizes = dict.fromkeys(("n_ctx", "n_batch", "n_ubatch"), 512)
+    threads = dict.fromkeys(("n_threads", "n_threads_batch"), THREADS)
+    pooling = library.LLAMA_POOLING_TYPE_MEAN
+    llm = library.Llama(
+        str(gguf), embedding=True, pooling_type=pooling, verbose=False, **sizes, **threads
     )
     return lambda texts: np.array(llm.embed(texts, normalize=False), dtype=np.float32)
 
 
-def openvino(model: Path, bits: int) -> Embed:
-    """OpenVINO by optimum-intel; 16: bfloat16, 8: weights in int8, compressed as optimum does."""
-    import torch
-    from optimum.intel import OVModelForFeatureExtraction
-    from transformers import AutoTokenizer
+def openvino(model: Path, kind: str) -> Embed:
+    """OpenVINO: ``bfloat16``, ``int8 weights``, or ``int8`` for activations too, calibrated on the texts.
 
-    llm = OVModelForFeatureExtraction.from_pretrained(
-        model,
-        export=True,
-        load_in_8bit=bits == 8,
-        ov_config={"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": str(THREADS)},
-    )
+    Converted here: what optimum-intel 2.2 exports of a headless Llama gives NaN or other vectors.
+    """
+    import nncf
+    import openvino as ov
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    class Pooled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.llm = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            rows, length = input_ids.shape
+            ahead = torch.ones(length, length).triu(1)[None, None] * -1e4
+            hidden = self.llm(
+                input_ids=input_ids,
+                attention_mask=ahead.expand(rows, 1, length, length),
+                position_ids=torch.arange(length)[None].expand(rows, length),
+                use_cache=False,
+            ).last_hidden_state
+            inside = attention_mask[..., None].float()
+            return (hidden * inside).sum(1) / inside.sum(1)
+
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 
+    def tokenized(texts: list[str], tensors: str = "np") -> dict[str, Any]:
+        batch = tokenizer(
+            texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors=tensors
+        )
+        return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+    example = tokenized(["a b c", "d e f"], "pt")
+    converted = ov.convert_model(Pooled(), example_input=example)
+    if kind == "int8 weights":
+        converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
+    if kind == "int8":
+        texts = json.loads(Path(sys.argv[3]).read_text(encoding="utf-8"))
+        calibration = nncf.Dataset([tokenized([text]) for text in texts[:: len(texts) // 40]])
+        converted = nncf.quantize(converted, calibration, model_type=nncf.ModelType.TRANSFORMER)
+    # Weights of 8 bits are faster with activations in float32, which it quantises as it goes.
+    hint = "f32" if kind == "int8 weights" else "bf16"
+    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": THREADS}
+    llm = ov.Core().compile_model(converted, "CPU", settings)
+
     def embed(texts: list[str]) -> Any:
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        vectors = np.empty((len(texts), llm.config.hidden_size), np.float32)
-        for start in range(0, len(order), 16):
+        vectors: Any = [None] * len(texts)
+        for start in range(0, len(order), 16):  # batches of 8 and 32 were slower
             rows = order[start : start + 16]
-            batch = tokenizer(
-                [texts[row] for row in rows],
-                padding=True,
-                truncation=True,
-                max_length=MAX_TOKENS,
-                return_tensors="pt",
-            )
-            hidden = llm(**batch).last_hidden_state
-            mask = batch["attention_mask"][..., None]
-            vectors[rows] = ((hidden * mask).sum(1) / mask.sum(1)).to(torch.float32).numpy()
-        return vectors
+            for row, vector in zip(rows, llm(tokenized([texts[i] for i in rows]))[0], strict=True):
+                vectors[row] = vector
+        return np.stack(vectors)
 
     return embed
 
 
 WAYS: dict[str, Callable[[Path], Embed]] = {
     "llmemb": llmemb,
+    "llmemb int8": lambda model: llmemb(model, "int8"),
     "transformers bfloat16": transformers_bfloat16,
     "sentence-transformers float32": lambda model: sentence_transformers(model, "float32"),
     "sentence-transformers bfloat16": lambda model: sentence_transformers(model, "bfloat16"),
     "infinity": infinity,
-    "llama.cpp": llama_cpp,
-    "openvino bfloat16": lambda model: openvino(model, 16),
-    "openvino int8 weights": lambda model: openvino(model, 8),
+    "llama.cpp": lambda _: llama_cpp(),
+    "openvino bfloat16": lambda model: openvino(model, "bfloat16"),
+    "openvino int8 weights": lambda model: openvino(model, "int8 weights"),
+    "openvino int8": lambda model: openvino(model, "int8"),
 }
 
 
 def main() -> None:
-    """Load, then time one round for each line."""
+    """Load, then embed what each line asks for."""
     way, model, texts_file, vectors_file = sys.argv[1:]
     texts = json.loads(Path(texts_file).read_text(encoding="utf-8"))
     embed = WAYS[way](Path(model))
-    embed(texts[:64])
+    vectors = np.tile(np.asarray(embed(texts[:64])[:1], dtype=np.float32), (len(texts), 1))
     print("ready", flush=True)
-    vectors = None
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        start, step = map(int, line.split())
         began = time.perf_counter()
-        vectors = embed(texts)
+        found = embed(texts[start::step])
         print(time.perf_counter() - began, flush=True)
-    if vectors is not None:
-        np.save(vectors_file, np.asarray(vectors, dtype=np.float32))
+        vectors[start::step] = found
+    np.save(vectors_file, vectors)
+    os._exit(0)  # some libraries leave threads behind that would never end
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ from safetensors.torch import save_file as save_tensors
 from llmemb.adapter import Adapter, AdapterSettings
 from llmemb.base_model import find_base_model
 from llmemb.catalogue import Catalogue, read_parquet
-from llmemb.encoder import Encoder, EncoderSettings, load_encoder
+from llmemb.encoder import Encoder, EncoderSettings, Precision, load_encoder
 from llmemb.errors import BundleError, LLMEmbError, ModelError
 from llmemb.files import json_bytes, sha256_of
 from llmemb.projection import Projection
-from llmemb.prompt import PromptTemplate
+from llmemb.prompt import PromptTemplate, sampled
 from llmemb.srs import Backbone, BackboneSettings, build_backbone
 
 SCHEMA_VERSION = 1
@@ -124,14 +124,16 @@ class Bundle:
             vectors: NDArray[np.float32] = self.backbone.item_space(adapted).numpy()
         return vectors
 
-    def load_encoder(self, base_model: str | None = None) -> Encoder:
+    def load_encoder(self, base_model: str | None = None, precision: Precision = "auto") -> Encoder:
         """Load the LLM with this bundle's LoRA merged in.
 
         Args:
             base_model: where the base model is on this machine; default: as it was trained.
+            precision: see :class:`llmemb.encoder.Encoder`.
 
         Raises:
-            ModelError: the base model is not there, or is another one than trained with.
+            ModelError: the base model is not there, is another one than trained with, or does not
+                allow for the precision.
         """
         reference = self.manifest.base_model
         base = find_base_model(base_model or reference.source)
@@ -140,8 +142,9 @@ class Bundle:
                 f"base model {base.path} is not the one that this bundle was trained with "
                 f"({reference.source}, sha256 {reference.sha256[:12]}...); name that with --base-model"
             )
+        sample = [self.manifest.prompt.render(item) for item in sampled(self.catalogue.attributes)]
         return load_encoder(
-            self.path / ENCODER, base, self.manifest.encoder, opening=self.manifest.prompt.opening
+            self.path / ENCODER, base, self.manifest.encoder, sample=sample, precision=precision
         )
 
 

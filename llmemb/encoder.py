@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,13 @@ from llmemb.base_model import BaseModel
 from llmemb.errors import BundleError, ModelError
 from llmemb.forward import Pooling, TransformersForward, length_batches
 from llmemb.fused import FusedLlama
+from llmemb.fused_int8 import Int8Llama
+from llmemb.prompt import shared_opening
+
+Precision = Literal["auto", "int8"]
+
+INT8_AGREES = 0.999  # lowest cosine with the exact vectors; below it 8 bits are refused
+INT8_PROBES = 32  # prompts that this is measured on
 
 
 class EncoderSettings(Settings):
@@ -60,7 +67,7 @@ class Encoder:
     Attributes:
         dimensions: of an LLM vector.
         dtype: the LLM's number format, for example ``bfloat16``.
-        forward_pass: ``fused`` or ``transformers``, whichever the model and the device allow.
+        forward_pass: ``fused``, ``fused int8`` or ``transformers``.
         bulk_tokens: padded tokens of a batch that is computed fastest.
     """
 
@@ -71,6 +78,7 @@ class Encoder:
         settings: EncoderSettings,
         device: torch.device,
         opening: str = "",
+        precision: Precision = "auto",
     ) -> None:
         """Take a transformers model in its final dtype and its tokenizer; the model is moved.
 
@@ -80,6 +88,11 @@ class Encoder:
             settings: how a prompt becomes a vector.
             device: where to compute.
             opening: words that most prompts begin with, up to a blank; computed once.
+            precision: ``auto``: the fastest pass that is exact, fused where the model and the device
+                allow; ``int8``: matrix products of 8-bit integers.
+
+        Raises:
+            ModelError: ``int8``, and the model or the device has no such pass.
         """
         check_max_tokens(model.config, tokenizer, settings)
         model = model.eval().requires_grad_(False).to(device)
@@ -89,8 +102,15 @@ class Encoder:
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.dimensions: int = model.config.hidden_size
         self._forward: FusedLlama | TransformersForward
-        if FusedLlama.fits(model, device):
-            ids = tokenizer(opening, verbose=False)["input_ids"] if opening else []
+        ids = tokenizer(opening, verbose=False)["input_ids"] if opening else []
+        if precision == "int8":
+            if not Int8Llama.fits(model, device):
+                raise ModelError(
+                    f"int8 is for Llama models on CPUs with VNNI, not for a {type(model).__name__} "
+                    f"on this {device.type}; leave the precision at auto"
+                )
+            self._forward = Int8Llama(model, ids)
+        elif FusedLlama.fits(model, device):
             self._forward = FusedLlama(model, ids)
         else:
             self._forward = TransformersForward(model, tokenizer.pad_token_id or 0)
@@ -164,16 +184,25 @@ def load_encoder(
     base: BaseModel,
     settings: EncoderSettings,
     *,
-    opening: str = "",
+    sample: Sequence[str] = (),
+    precision: Precision = "auto",
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Encoder:
     """Load a bundle's ``encoder/`` folder: base weights, LoRA merged in float32, then cast.
 
-    ``opening`` is what most prompts begin with (``PromptTemplate.opening``).
+    Args:
+        folder: of the LoRA and the tokenizer.
+        base: the LLM.
+        settings: how a prompt becomes a vector.
+        sample: prompts of the catalogue: what they begin with is computed once, and in ``int8``
+            their vectors must agree with the exact ones.
+        precision: see :class:`Encoder`.
+        device: default: the best there is.
+        dtype: default: the best of the device.
 
     Raises:
-        ModelError: the base model cannot be loaded.
+        ModelError: the base model cannot be loaded, or not used in 8 bits.
         BundleError: the LoRA weights do not fit the base model.
     """
     from peft import PeftModel
@@ -187,7 +216,25 @@ def load_encoder(
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise BundleError(f"{folder}: the LoRA does not fit {base.path}: {reason}") from error
-    return Encoder(merged.to(dtype or best_dtype(device)), tokenizer, settings, device, opening)
+    model = merged.to(dtype or best_dtype(device))
+    opening = shared_opening(sample)
+    exact = Encoder(model, tokenizer, settings, device, opening)
+    if precision == "auto":
+        return exact
+    encoder = Encoder(model, tokenizer, settings, device, opening, precision)
+    probes = sample[:: max(1, len(sample) // INT8_PROBES)]
+    agreement = _lowest_cosine(encoder.encode(probes), exact.encode(probes))
+    if not agreement >= INT8_AGREES:
+        raise ModelError(
+            f"in int8 the vectors of this catalogue agree with the exact ones to a cosine of "
+            f"{agreement:.4f}, less than {INT8_AGREES}; leave the precision at auto"
+        )
+    return encoder
+
+
+def _lowest_cosine(a: NDArray[np.float16], b: NDArray[np.float16]) -> float:
+    found, expected = torch.from_numpy(a).float(), torch.from_numpy(b).float()
+    return float(torch.cosine_similarity(found, expected).min())
 
 
 def load_base(base: BaseModel, dtype: torch.dtype, depth: float = 1.0) -> Any:

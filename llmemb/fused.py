@@ -6,7 +6,7 @@ on the matrix products, norms are folded into the weights behind them, heads tha
 multiplied together, and the keys and values of the shared opening are kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ _OPS = torch.ops.mkldnn  # what torch.compile uses on CPUs
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """Packed weights of one layer; those behind a norm hold that norm's scale."""
 
     qkv: Tensor
@@ -33,7 +33,7 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class _Opening:
+class Opening:
     """What the model makes of the tokens that texts begin with.
 
     Attributes:
@@ -48,7 +48,7 @@ class _Opening:
 
 
 @dataclass
-class _Group:
+class Group:
     """Texts of like length on their way through the layers.
 
     What follows a text's end reads from it and is read by none, so that no mask is needed for it.
@@ -95,12 +95,12 @@ class FusedLlama:
         cos, sin = model.rotary_emb(self._embedding, positions)
         half = self._head // 2
         self._cos, self._sin = cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
-        self._opening: _Opening | None = None
+        self._opening: Opening | None = None
         if opening:
             group = self._group([opening], None)
             group.kept = []
             self._run([group], None)
-            self._opening = _Opening(list(opening), group.kept, self._last(group)[0].sum(0))
+            self._opening = Opening(list(opening), group.kept, self._last(group)[0].sum(0))
 
     @staticmethod
     def fits(model: Any, device: torch.device) -> bool:
@@ -140,13 +140,13 @@ class FusedLlama:
             vectors[chosen] = found
         return vectors
 
-    def _group(self, texts: Sequence[Sequence[int]], opening: _Opening | None) -> _Group:
+    def _group(self, texts: Sequence[Sequence[int]], opening: Opening | None) -> Group:
         start = len(opening.ids) if opening else 0
         padded = pad(texts, 0)
         tokens, length = padded["input_ids"], padded["input_ids"].shape[1]
         ahead = torch.ones(length, start + length, dtype=torch.bool).triu(start + 1)
         mask = torch.zeros(ahead.shape, dtype=self._embedding.dtype).masked_fill(ahead, -torch.inf)
-        return _Group(
+        return Group(
             states=F.embedding(tokens.flatten(), self._embedding),
             inside=padded["attention_mask"],
             mask=mask.repeat(self._heads // self._key_heads, 1),
@@ -155,21 +155,26 @@ class FusedLlama:
         )
 
     @torch.inference_mode()
-    def _run(self, groups: Sequence[_Group], opening: _Opening | None) -> None:
+    def _run(self, groups: Sequence[Group], opening: Opening | None) -> None:
         # Groups go through a layer one after another, while its weights are in the cache.
-        for i, layer in enumerate(self._layers):
+        for i in range(len(self._layers)):
             for group in groups:
-                read = self._attended(layer, group, opening, i)
-                states = _product(read, layer.out, "add", group.states)
-                normed = self._normed(states)
-                gated = _product(normed, layer.up, "mul", _product(normed, layer.gate, "swish"))
-                group.states = _product(gated, layer.down, "add", states)
+                self._go_through(i, group, opening)
 
-    def _attended(self, layer: _Layer, group: _Group, opening: _Opening | None, i: int) -> Tensor:
+    def _go_through(self, i: int, group: Group, opening: Opening | None) -> None:
+        """Take a group through one layer."""
+        layer = self._layers[i]
+        qkv = product(self._normed(group.states), layer.qkv)
+        read = self._attended(i, qkv, group, opening)
+        states = product(read, layer.out, "add", group.states)
+        normed = self._normed(states)
+        gated = product(normed, layer.up, "mul", product(normed, layer.gate, "swish"))
+        group.states = product(gated, layer.down, "add", states)
+
+    def _attended(self, i: int, qkv: Tensor, group: Group, opening: Opening | None) -> Tensor:
         """Return what each token's heads read, float ``[tokens, heads x head]``."""
         batch, length = group.inside.shape
         shared = self._heads // self._key_heads
-        qkv = _product(self._normed(group.states), layer.qkv)
         qkv = qkv.view(batch * length, self._heads + 2 * self._key_heads, self._head)
         rotated = self._rotated(qkv[:, : self._heads + self._key_heads], group.cos, group.sin)
         rotated = rotated.view(batch, length, -1, self._head)
@@ -193,7 +198,7 @@ class FusedLlama:
         )
         return read.permute(0, 3, 1, 2, 4).reshape(batch * length, -1)
 
-    def _last(self, group: _Group) -> Tensor:
+    def _last(self, group: Group) -> Tensor:
         """Return a group's last hidden states, float32 ``[texts, tokens, llm]``."""
         states = self._normed(group.states).float().mul_(self._norm)
         return states.view(*group.inside.shape, -1)
@@ -214,32 +219,38 @@ class FusedLlama:
         torch.mul(second, cos, out=rotated[..., half:]).addcmul_(first, sin)
         return rotated
 
-    def _packed(self, layer: Any) -> _Layer:
-        attention, mlp = layer.self_attn, layer.mlp
-        before = layer.input_layernorm.weight.detach().float()
-        between = layer.post_attention_layernorm.weight.detach().float()
-        query = attention.q_proj.weight.detach().float() * attention.scaling
-        rest = (attention.k_proj.weight.detach(), attention.v_proj.weight.detach())
-        dtype = self._embedding.dtype
-        return _Layer(
-            qkv=_pack(torch.cat([query, *rest]) * before, dtype),
-            out=_pack(attention.o_proj.weight.detach(), dtype),
-            gate=_pack(mlp.gate_proj.weight.detach() * between, dtype),
-            up=_pack(mlp.up_proj.weight.detach() * between, dtype),
-            down=_pack(mlp.down_proj.weight.detach(), dtype),
-        )
+    def _packed(self, layer: Any) -> Layer:
+        return Layer(*(pack(weight, self._embedding.dtype) for weight in folded_weights(layer)))
 
 
 def _begins(ids: Sequence[int], opening: Sequence[int]) -> bool:
     return len(ids) > len(opening) and list(ids[: len(opening)]) == opening
 
 
-def _pack(weight: Tensor, dtype: torch.dtype) -> Tensor:
+def folded_weights(layer: Any) -> Iterator[Tensor]:
+    """Yield the weights of a layer, float32 ``[out, in]``, in the order of :class:`Layer`.
+
+    The scales of norms, and of the scores, are in the weights behind them.
+    """
+    attention, mlp = layer.self_attn, layer.mlp
+    before = layer.input_layernorm.weight.detach().float()
+    between = layer.post_attention_layernorm.weight.detach().float()
+    query = attention.q_proj.weight.detach().float() * attention.scaling
+    rest = (attention.k_proj.weight.detach(), attention.v_proj.weight.detach())
+    yield torch.cat([query, *rest]) * before
+    yield attention.o_proj.weight.detach().float()
+    yield mlp.gate_proj.weight.detach() * between
+    yield mlp.up_proj.weight.detach() * between
+    yield mlp.down_proj.weight.detach().float()
+
+
+def pack(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a weight ``[out, in]`` in that format and in oneDNN's own layout."""
     packed: Tensor = _OPS._reorder_linear_weight(weight.to(dtype).contiguous(), None)
     return packed
 
 
-def _product(x: Tensor, weight: Tensor, then: str = "none", other: Tensor | None = None) -> Tensor:
+def product(x: Tensor, weight: Tensor, then: str = "none", other: Tensor | None = None) -> Tensor:
     """Return ``x @ weight.T``, activated, or added to or multiplied with ``other``, then rounded."""
     if other is None:
         product: Tensor = _OPS._linear_pointwise(x, weight, None, then, [], "")

@@ -4,13 +4,19 @@ Both are functions of the attributes and the template alone, so that trainer and
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmemb.catalogue import Attributes, Catalogue, canonical_attributes
+
+SAMPLED = 256
+NEARLY_ALL = 0.9
+
+S = TypeVar("S")
 
 POPULARITY_NAME = re.compile(
     r"\b(popularity|rank|bestseller|stars?|votes?|likes?|clicks?|views?|purchases|downloads|"
@@ -59,16 +65,11 @@ class PromptTemplate(BaseModel):
         """Return whether anything of the item reaches the prompt."""
         return bool(self.statements(attributes))
 
-    @property
-    def opening(self) -> str:
-        """What the prompt of every item that has a known attribute begins with, up to a blank."""
-        return f"The {self.domain} item has the following attributes:"
-
     def text(self, statements: Sequence[str]) -> str:
         """Return the prompt that makes these statements."""
         if not statements:
             return f"The {self.domain} item has no known attributes."
-        return f"{self.opening} {'; '.join(statements)}"
+        return f"The {self.domain} item has the following attributes: {'; '.join(statements)}"
 
     def statements(self, attributes: Attributes) -> list[str]:
         """Return what the prompt says of an item, in order; :meth:`text` makes the prompt of it."""
@@ -83,6 +84,26 @@ class PromptTemplate(BaseModel):
             for path, value in _leaves(_words(name), attributes[name]):
                 statements.append(f"{path} is {value[: self.value_chars].rstrip()}")
         return statements
+
+
+def sampled(catalogue: Sequence[S]) -> Sequence[S]:
+    """Return a few hundred items or prompts, spread over the catalogue."""
+    return catalogue[:: max(1, len(catalogue) // SAMPLED)]
+
+
+def shared_opening(prompts: Sequence[str]) -> str:
+    """Return the words that nearly all prompts begin with, up to a blank."""
+    opening: list[str] = []
+    sharing = [prompt.split(" ") for prompt in prompts]
+    while True:
+        following = Counter(
+            words[len(opening)] for words in sharing if len(words) > len(opening) + 1
+        )
+        word, count = following.most_common(1)[0] if following else ("", 0)
+        if count == 0 or count < NEARLY_ALL * len(prompts):
+            return " ".join(opening)
+        opening.append(word)
+        sharing = [words for words in sharing if words[: len(opening)] == opening]
 
 
 def excluded_by_default(catalogue: Catalogue) -> tuple[str, ...]:

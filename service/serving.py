@@ -65,7 +65,7 @@ async def open_serving(settings: Settings) -> AsyncIterator[Serving]:
         store = await _open_store(settings, stack)
         cache = VectorCache(
             store,
-            fingerprint=bundle.manifest.encoder_fingerprint,
+            fingerprint=_fingerprint(bundle, settings),
             dimensions=encoder.dimensions,
             ttl=settings.cache_ttl_seconds,
             memory_bytes=settings.cache_memory_mb * 2**20,
@@ -106,7 +106,13 @@ def _set_threads(threads: int | None) -> None:
 
 def _load(settings: Settings) -> tuple[Bundle, Encoder]:
     bundle = read_bundle(settings.bundle)
-    return bundle, bundle.load_encoder(settings.base_model)
+    return bundle, bundle.load_encoder(settings.base_model, settings.precision)
+
+
+def _fingerprint(bundle: Bundle, settings: Settings) -> str:
+    # Vectors of 8-bit products are close to the exact ones, but not the same.
+    kind = "" if settings.precision == "auto" else f":{settings.precision}"
+    return bundle.manifest.encoder_fingerprint + kind
 
 
 async def _open_store(settings: Settings, stack: contextlib.AsyncExitStack) -> Store:

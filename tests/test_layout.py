@@ -24,6 +24,7 @@ CORE_ORDER = [
     "base_model",
     "forward",
     "fused",
+    "fused_int8",
     "encoder",
     "projection",
     "adapter",

@@ -138,6 +138,10 @@ def embed(
             help="Folder, .gguf file or hub id of the base model.", show_default="as trained"
         ),
     ] = None,
+    precision: Annotated[
+        Literal["auto", "int8"],
+        typer.Option(help="int8: faster on CPUs with VNNI, cosine at least .999 with auto."),
+    ] = "auto",
 ) -> None:
     """Embed any number of items from their attributes, known to the bundle or not.
 
@@ -157,6 +161,7 @@ def embed(
         out,
         space=space,
         base_model=base_model,
+        precision=precision,
         progress=Progress(console),
     )
     if report.problems:

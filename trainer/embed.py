@@ -5,9 +5,10 @@ Memory holds two parts at a time, whatever the number of items: one is read whil
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from llmemb.bundle import Bundle
-from llmemb.encoder import Encoder
+from llmemb.encoder import Encoder, Precision
 from llmemb.errors import DataError, ItemError
 from llmemb.files import json_bytes, replacing_file
 from trainer.data.files import item_rows
@@ -56,6 +57,7 @@ def embed_items(
     *,
     space: Space,
     base_model: str | None,
+    precision: Precision,
     progress: Progress,
 ) -> Report:
     """Write the vector of every item of a file to a Parquet file; return what was left out of it.
@@ -71,6 +73,7 @@ def embed_items(
         out: ends in ``.parquet``.
         space: ``srs``: vectors that the recommender scores; ``llm``: the LLM's own.
         base_model: where the base model is; default: as the bundle was trained.
+        precision: see :class:`llmemb.encoder.Encoder`.
         progress: shows items a second and the time left.
 
     Raises:
@@ -86,9 +89,10 @@ def embed_items(
     work = out.with_name(f"{out.name}.work")
     report = Report()
     with only_run(work):
-        folder = work / _key(bundle, items, space)
+        folder = work / _key(bundle, items, space, precision)
         folder.mkdir(exist_ok=True)
-        parts = _write_parts(bundle, items, folder, space, base_model, progress, report)
+        load_encoder = partial(bundle.load_encoder, base_model, precision)
+        parts = _write_parts(bundle, items, folder, space, load_encoder, progress, report)
         if not parts:
             first = f" ({report.summary()})" if report.problems else ""
             raise DataError(f"{items}: there is no item to embed{first}")
@@ -103,7 +107,7 @@ def _write_parts(
     items: Path,
     folder: Path,
     space: Space,
-    base_model: str | None,
+    load_encoder: Callable[[], Encoder],
     progress: Progress,
     report: Report,
 ) -> list[Path]:
@@ -119,7 +123,7 @@ def _write_parts(
             coming = reader.submit(next, parts, None)
             path = folder / f"part-{len(written):07d}.parquet"
             if not path.is_file():
-                encoder = encoder or bundle.load_encoder(base_model)
+                encoder = encoder or load_encoder()
                 table = _computed(bundle, encoder, part, space)
                 with replacing_file(path) as aside:
                     pq.write_table(table, aside, compression="lz4")
@@ -174,11 +178,12 @@ def _join(parts: list[Path], out: Path) -> None:
             writer.write_table(pq.read_table(part))
 
 
-def _key(bundle: Bundle, items: Path, space: Space) -> str:
+def _key(bundle: Bundle, items: Path, space: Space, precision: Precision) -> str:
     """Return a hash of all that decides the vectors."""
     facts = items.stat()
     made_by = bundle.manifest.bundle if space == "srs" else bundle.manifest.encoder_fingerprint
-    inputs = [made_by, space, str(items.resolve()), facts.st_size, facts.st_mtime_ns, PART_ITEMS]
+    file = [str(items.resolve()), facts.st_size, facts.st_mtime_ns]
+    inputs = [made_by, space, precision, *file, PART_ITEMS]
     return hashlib.sha256(json_bytes(inputs)).hexdigest()[:16]
 
 

@@ -33,7 +33,7 @@ from llmemb.files import (
     sweep_leftovers,
 )
 from llmemb.projection import Projection, fit_projection
-from llmemb.prompt import PromptTemplate, excluded_by_default
+from llmemb.prompt import PromptTemplate, excluded_by_default, sampled
 from trainer.card import model_card
 from trainer.dataset import Dataset
 from trainer.evaluate import evaluation_report, popularity_scorer, ranks
@@ -154,7 +154,7 @@ class Run:
                         scft / ENCODER,
                         self.base,
                         self.preset.encoder,
-                        opening=self.template.opening,
+                        sample=sampled(prompts),
                     ),
                     folder,
                     advance,

@@ -14,9 +14,13 @@ from transformers import AutoModel
 from llmemb import fused
 from llmemb.forward import TransformersForward, length_batches, pad, pool
 from llmemb.fused import FusedLlama
+from llmemb.fused_int8 import Int8Llama
 
 OPENING = [7, 8, 9, 10]
 CPU = torch.device("cpu")
+needs_vnni = pytest.mark.skipif(
+    not torch.cpu._is_vnni_supported(), reason="this CPU multiplies no 8-bit integers (VNNI)"
+)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "eos"])
@@ -84,13 +88,36 @@ def test_other_families_are_left_to_the_library(tmp_path: Path, family: str) -> 
     assert not FusedLlama.fits(model, torch.device("cuda"))
 
 
+@needs_vnni
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_8_bits_are_close_to_the_exact_pass(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = AutoModel.from_pretrained(make_tiny_llm(tmp_path), dtype=dtype).eval()
+    batch = texts(np.random.default_rng(0), [3, 40, 1, 17, 17, 90], OPENING)
+    exact = FusedLlama(model.requires_grad_(False), OPENING).pooled(batch, "mean")
+    found = Int8Llama(model, OPENING).pooled(batch, "mean")
+    assert not torch.equal(found, exact)
+    assert torch.cosine_similarity(found, exact).min() > 0.999
+
+
+@needs_vnni
+def test_texts_without_the_opening_stay_exact_under_8_bits(tmp_path: Path) -> None:
+    model = AutoModel.from_pretrained(make_tiny_llm(tmp_path)).eval().requires_grad_(False)
+    batch = texts(np.random.default_rng(0), [3, 40], [])
+    exact = FusedLlama(model, OPENING).pooled(batch, "mean")
+    assert torch.equal(Int8Llama(model, OPENING).pooled(batch, "mean"), exact)
+
+
+@pytest.mark.parametrize("kind", [FusedLlama, pytest.param(Int8Llama, marks=needs_vnni)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_text_alone_and_in_any_company_has_the_same_vector(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    kind: type[FusedLlama],
 ) -> None:
     monkeypatch.setattr(fused, "GROUP_TOKENS", 60)
     model = AutoModel.from_pretrained(make_tiny_llm(tmp_path), dtype=dtype).eval()
-    forward = FusedLlama(model.requires_grad_(False), OPENING)
+    forward = kind(model.requires_grad_(False), OPENING)
     rng = np.random.default_rng(1)
     pool_of_texts = texts(rng, rng.integers(1, 60, 40).tolist(), OPENING)
     alone = torch.cat([forward.pooled([text], "mean") for text in pool_of_texts])

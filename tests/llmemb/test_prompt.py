@@ -1,11 +1,12 @@
 """Attributes to text, and the random views that SCFT compares."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmemb.catalogue import Catalogue, content_hash
-from llmemb.prompt import PromptTemplate, excluded_by_default
+from llmemb.prompt import PromptTemplate, excluded_by_default, shared_opening
 
 FILM = {"title": "Toy Story", "year": 1995, "genres": ["Animation", "Comedy"]}
 TEMPLATE = PromptTemplate(domain="film", fields=("title", "year", "genres"))
@@ -131,3 +132,17 @@ def test_identifiers_and_links_are_left_out() -> None:
     }
     found = excluded_by_default(Catalogue(["a"], [item]))
     assert set(found) == {"asin", "imageUrl", "isbn", "url"}
+
+
+def test_the_opening_is_what_nearly_all_prompts_begin_with() -> None:
+    template = PromptTemplate(domain="film", fields=("title",))
+    prompts = [template.render({"title": f"Story {i}"}) for i in range(19)]
+    assert shared_opening(prompts) == ("The film item has the following attributes: title is Story")
+    odd = [template.render({"year": 1990})]
+    assert shared_opening(prompts + odd).endswith("title is Story")
+    assert shared_opening(prompts + odd * 4).endswith("attributes:")
+
+
+@pytest.mark.parametrize("prompts", [[], ["same text"], ["same text"] * 3, ["one", "other"]])
+def test_the_opening_is_never_a_whole_prompt(prompts: list[str]) -> None:
+    assert shared_opening(prompts) in ("", "same")

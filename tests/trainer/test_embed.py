@@ -40,7 +40,15 @@ def write_lines(path: Path, items: list[dict]) -> Path:
 
 def run(bundle: Bundle, items: Path, out: Path, space: str = "srs") -> Report:
     progress = Progress(Console(quiet=True))
-    return embed_items(bundle, items, out, space=space, base_model=None, progress=progress)
+    return embed_items(
+        bundle,
+        items,
+        out,
+        space=space,
+        base_model=None,
+        precision="auto",
+        progress=progress,
+    )
 
 
 def prompts(items: list[dict]) -> list[str]:
