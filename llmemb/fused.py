@@ -57,16 +57,14 @@ class Group:
         states: float ``[texts x length, llm]``, after the layers so far.
         inside: int64 ``[texts, length]``, 1 for a token of the text, the opening's not among them.
         mask: float ``[heads that share keys x length, opening and length]``: 0, or what is ahead.
-        cos: of the rotary positions, float ``[texts x length, 1, head / 2]``.
-        sin: as ``cos``.
+        rotary: of the positions, complex64 ``[texts x length, 1, head / 2]``.
         kept: the first text's keys and values, a layer each, where they are wanted.
     """
 
     states: Tensor
     inside: Tensor
     mask: Tensor
-    cos: Tensor
-    sin: Tensor
+    rotary: Tensor
     kept: list[tuple[Tensor, Tensor]] | None = None
 
 
@@ -93,8 +91,7 @@ class FusedLlama:
         self._layers = [self._packed(layer) for layer in model.layers]
         positions = torch.arange(config.max_position_embeddings)[None]
         cos, sin = model.rotary_emb(self._embedding, positions)
-        half = self._head // 2
-        self._cos, self._sin = cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
+        self._rotary = torch.complex(cos.float(), sin.float())[0, :, : self._head // 2].contiguous()
         self._opening: Opening | None = None
         if opening:
             group = self._group([opening], None)
@@ -150,8 +147,7 @@ class FusedLlama:
             states=F.embedding(tokens.flatten(), self._embedding),
             inside=padded["attention_mask"],
             mask=mask.repeat(self._heads // self._key_heads, 1),
-            cos=self._cos[start : start + length, None].repeat(len(texts), 1, 1),
-            sin=self._sin[start : start + length, None].repeat(len(texts), 1, 1),
+            rotary=self._rotary[start : start + length, None].repeat(len(texts), 1, 1),
         )
 
     @torch.inference_mode()
@@ -176,10 +172,11 @@ class FusedLlama:
         batch, length = group.inside.shape
         shared = self._heads // self._key_heads
         qkv = qkv.view(batch * length, self._heads + 2 * self._key_heads, self._head)
-        rotated = self._rotated(qkv[:, : self._heads + self._key_heads], group.cos, group.sin)
+        rotated = self._rotated(qkv[:, : self._heads + self._key_heads], group.rotary)
         rotated = rotated.view(batch, length, -1, self._head)
         queries, keys = rotated[:, :, : self._heads], rotated[:, :, self._heads :]
-        values = qkv[:, self._heads + self._key_heads :].view_as(keys).transpose(1, 2)
+        values = qkv[:, self._heads + self._key_heads :].to(keys.dtype)
+        values = values.view_as(keys).transpose(1, 2)
         keys = keys.transpose(1, 2)
         if opening:
             first_keys, first_values = opening.layers[i]
@@ -210,14 +207,14 @@ class FusedLlama:
         normed: Tensor = states * squares.rsqrt_().to(states.dtype)
         return normed
 
-    def _rotated(self, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Apply rotary positions to ``[tokens, heads, head]`` (Su et al., arXiv 2104.09864)."""
-        half = self._head // 2
-        first, second = heads[..., :half], heads[..., half:]
-        rotated = torch.empty(heads.shape, dtype=heads.dtype)
-        torch.mul(first, cos, out=rotated[..., :half]).addcmul_(second, sin, value=-1)
-        torch.mul(second, cos, out=rotated[..., half:]).addcmul_(first, sin)
-        return rotated
+    def _rotated(self, heads: Tensor, rotary: Tensor) -> Tensor:
+        """Apply rotary positions to ``[tokens, heads, head]`` (Su et al., arXiv 2104.09864).
+
+        The two dimensions that turn together are neighbours, see :func:`folded_weights`.
+        """
+        pairs = torch.view_as_complex(heads.float().view(*heads.shape[:-1], -1, 2))
+        turned = torch.view_as_real(pairs * rotary).flatten(-2)
+        return turned.to(self._embedding.dtype)
 
     def _packed(self, layer: Any) -> Layer:
         return Layer(*(pack(weight, self._embedding.dtype) for weight in folded_weights(layer)))
@@ -230,14 +227,20 @@ def _begins(ids: Sequence[int], opening: Sequence[int]) -> bool:
 def folded_weights(layer: Any) -> Iterator[Tensor]:
     """Yield the weights of a layer, float32 ``[out, in]``, in the order of :class:`Layer`.
 
-    The scales of norms, and of the scores, are in the weights behind them.
+    The scales of norms, and of the scores, are in the weights behind them. Of queries and keys, the
+    dimensions ``i`` and ``i + head / 2``, which rotary positions turn together, are brought together:
+    their products stay the same.
     """
     attention, mlp = layer.self_attn, layer.mlp
     before = layer.input_layernorm.weight.detach().float()
     between = layer.post_attention_layernorm.weight.detach().float()
-    query = attention.q_proj.weight.detach().float() * attention.scaling
-    rest = (attention.k_proj.weight.detach(), attention.v_proj.weight.detach())
-    yield torch.cat([query, *rest]) * before
+    half = attention.head_dim // 2
+    query, key = (
+        weight.detach().float().unflatten(0, (-1, 2, half)).transpose(1, 2).flatten(0, 2)
+        for weight in (attention.q_proj.weight, attention.k_proj.weight)
+    )
+    value = attention.v_proj.weight.detach()
+    yield torch.cat([query * attention.scaling, key, value]) * before
     yield attention.o_proj.weight.detach().float()
     yield mlp.gate_proj.weight.detach() * between
     yield mlp.up_proj.weight.detach() * between

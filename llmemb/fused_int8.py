@@ -1,9 +1,8 @@
 """The fused forward pass with 8-bit matrix products: faster on CPUs that have VNNI, and less exact.
 
 Weights have a scale for each output, activations one for each token, so that a vector does not depend
-on its batch. In exact arithmetic stay the attention, and what 8 bits do not hold: the opening of the
-prompts, whose first token is far larger than others in an LLM, and the last product of the first and
-of the last layer.
+on its batch. What 8 bits do not hold stays in the model's dtype: the attention, the first and the last
+layer, and the opening of the prompts, whose first token is far larger than others in an LLM.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmemb.fused import FusedLlama, Group, Opening, folded_weights, product
+from llmemb.fused import FusedLlama, Group, Opening, folded_weights
 
 _ZERO = 128  # oneDNN's fast products take activations without sign: this value stands for 0
 _TINY = 1e-12
@@ -37,13 +36,12 @@ class _Weight:
 
 @dataclass(frozen=True)
 class _Layer:
-    """Weights of one layer, see :func:`llmemb.fused.folded_weights`; ``down`` may be left exact."""
+    """Weights of one layer, see :func:`llmemb.fused.folded_weights`; gate and up are one."""
 
     qkv: _Weight
     out: _Weight
-    gate: _Weight
-    up: _Weight
-    down: _Weight | None
+    gate_up: _Weight
+    down: _Weight
 
 
 class Int8Llama(FusedLlama):
@@ -57,10 +55,14 @@ class Int8Llama(FusedLlama):
     def __init__(self, model: Any, opening: Sequence[int]) -> None:
         """Pack the weights twice: in the model's dtype, and in 8 bits."""
         super().__init__(model, opening)
-        last = len(model.layers) - 1
-        self._int8 = [
-            _quantised_layer(layer, i in (0, last)) for i, layer in enumerate(model.layers)
-        ]
+        self._scratch = torch.empty(
+            0
+        )  # memory used again and again: new one costs more than the sums
+        self._int8 = {
+            i: _quantised_layer(layer)
+            for i, layer in enumerate(model.layers)
+            if 0 < i < len(model.layers) - 1
+        }
 
     @staticmethod
     def fits(model: Any, device: torch.device) -> bool:
@@ -68,26 +70,33 @@ class Int8Llama(FusedLlama):
         return FusedLlama.fits(model, device) and torch.cpu._is_vnni_supported()
 
     def _go_through(self, i: int, group: Group, opening: Opening | None) -> None:
-        if opening is None:
+        dtype = self._embedding.dtype
+        if opening is None or i not in self._int8:
+            group.states = group.states.to(dtype)
             super()._go_through(i, group, opening)
             return
-        layer = self._int8[i]
-        states = group.states.float()
-        tokens, scale = _quantised(states)
+        layer, states = self._int8[i], group.states.float()
+        tokens, scale = self._quantised(states)
         qkv = _product(tokens, layer.qkv).mul_(scale * self._inverse_norm(states))
-        read = self._attended(i, qkv.to(self._embedding.dtype), group, opening)
-        tokens, scale = _quantised(read.float())
+        read = self._attended(i, qkv, group, opening)
+        tokens, scale = self._quantised(read.float())
         states = torch.addcmul(states, _product(tokens, layer.out), scale)
-        tokens, scale = _quantised(states)
+        tokens, scale = self._quantised(states)
         scale = scale * self._inverse_norm(states)
-        gated = F.silu(_product(tokens, layer.gate).mul_(scale), inplace=True)
-        gated.mul_(_product(tokens, layer.up))  # its scale is applied behind the next product
-        if layer.down:
-            tokens, own = _quantised(gated)
-            group.states = torch.addcmul(states, _product(tokens, layer.down), own * scale)
-        else:
-            exact = gated.mul_(scale).to(self._embedding.dtype)
-            group.states = states + product(exact, self._layers[i].down)
+        gate, up = _product(tokens, layer.gate_up).chunk(2, dim=-1)
+        gated = F.silu(gate.mul_(scale), inplace=True).mul_(up)  # up's scale is applied at the end
+        tokens, own = self._quantised(gated)
+        group.states = torch.addcmul(states, _product(tokens, layer.down), own * scale)
+
+    def _quantised(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rows as uint8 around 128 and the scale of each, float32 ``[rows, 1]``."""
+        if self._scratch.numel() < rows.numel():
+            self._scratch = torch.empty(rows.numel())
+        scaled = self._scratch[: rows.numel()].view_as(rows)
+        scales = torch.abs(rows, out=scaled).amax(-1, keepdim=True).clamp_(min=_TINY).div_(127)
+        torch.mul(rows, scales.reciprocal(), out=scaled).round_()
+        # To signed bytes and from there by flipping a bit: a direct conversion is four times as slow.
+        return scaled.to(torch.int8).view(torch.uint8).bitwise_xor_(_ZERO), scales
 
     def _inverse_norm(self, states: Tensor) -> Tensor:
         squares = torch.linalg.vector_norm(states, dim=-1, keepdim=True).square_()
@@ -95,9 +104,9 @@ class Int8Llama(FusedLlama):
         return inverse
 
 
-def _quantised_layer(layer: Any, exact_down: bool) -> _Layer:
-    qkv, out, gate, up, down = map(_quantised_weight, folded_weights(layer))
-    return _Layer(qkv, out, gate, up, None if exact_down else down)
+def _quantised_layer(layer: Any) -> _Layer:
+    qkv, out, gate, up, down = folded_weights(layer)
+    return _Layer(*map(_quantised_weight, (qkv, out, torch.cat([gate, up]), down)))
 
 
 def _quantised_weight(weight: Tensor) -> _Weight:
@@ -105,15 +114,6 @@ def _quantised_weight(weight: Tensor) -> _Weight:
     rounded = (weight / scales[:, None]).round_().to(torch.int8)
     packed = torch.ops.onednn.qlinear_prepack(rounded, None)
     return _Weight(packed, scales, torch.zeros(len(scales), dtype=torch.int64))
-
-
-def _quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows as uint8 around 128 and the scale of each, float32 ``[rows, 1]``."""
-    scaled = rows.abs()
-    scales = scaled.amax(-1, keepdim=True).clamp_(min=_TINY).div_(127)
-    torch.mul(rows, scales.reciprocal(), out=scaled)
-    # To signed bytes and from there by flipping a bit: a direct conversion is four times as slow.
-    return scaled.round_().to(torch.int8).view(torch.uint8).bitwise_xor_(_ZERO), scales
 
 
 def _product(tokens: Tensor, weight: _Weight) -> Tensor:
