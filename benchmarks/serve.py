@@ -74,8 +74,8 @@ def main() -> None:
             "uncached": turns(uncached, texts, CLIENTS, arguments.rounds, ROUND_SECONDS)
         }
         empty = stack.enter_context(empty_endpoint())
-        body = text_body(next(texts))
-        cached = {"llmemb": f"{ours.url}/v1/embeddings", "empty FastAPI endpoint": empty}
+        body = json.dumps({"items": [{"attributes": data.catalogue.attributes[0]}]}).encode()
+        cached = {"llmemb": f"{ours.url}/items/embed", "empty FastAPI endpoint": empty}
         shown["cached"] = turns(cached, itertools.repeat(body), CACHED_CLIENTS, 5, 5)
         shown["overload"] = overload(ours, texts, shown["uncached"]["llmemb"]["64"]["per_second"])
     with tempfile.TemporaryDirectory(prefix="llmemb-serve-") as name, ExitStack() as stack:

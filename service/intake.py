@@ -10,6 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.problems import problem
 
 RETRY_SECONDS = 1
+WATCHED_AFTER_SECONDS = (
+    0.05  # what is answered sooner needs nobody to look whether the client is there
+)
 DISCARDED_BODIES = 8  # times the limit; read and dropped, so that the client gets to see the answer
 
 
@@ -47,22 +50,19 @@ class Intake:
             detail = f"the body is larger than {self._max_body_bytes:,} bytes"
             await problem(413, detail)(scope, receive, send)
             return
-        hang_up = asyncio.create_task(_hang_up(receive))
         unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        client = _Client(receive)
 
         async def replay() -> Message:
-            return unread.pop() if unread else await asyncio.shield(hang_up)
+            return unread.pop() if unread else await client.hung_up()
 
-        answer = asyncio.ensure_future(self._app(scope, replay, send))
         try:
-            await asyncio.wait({answer, hang_up}, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                answer.result()
+            await self._app(scope, replay, send)
+        except asyncio.CancelledError:
+            if not client.gone:
+                raise
         finally:
-            # Nobody reads the answer any more: its items must not stay in the model's queue.
-            hang_up.cancel()
-            answer.cancel()
-            await asyncio.gather(hang_up, answer, return_exceptions=True)
+            client.forget()
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """Return the whole body, or None where it is over the limit."""
@@ -88,7 +88,44 @@ class _HungUpError(Exception):
     """The client went away before its body was complete."""
 
 
-async def _hang_up(receive: Receive) -> Message:
-    while (message := await receive())["type"] != "http.disconnect":
-        pass
-    return message
+class _Client:
+    """Ends the task that answers a client once that client hangs up.
+
+    Nobody reads the answer any more, and its items must not stay in the model's queue.
+
+    Attributes:
+        gone: whether it hung up.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        """Begin to watch before long; the task is the one that runs now."""
+        self.gone = False
+        self._receive = receive
+        self._answering = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(WATCHED_AFTER_SECONDS, self._watch)
+
+    async def hung_up(self) -> Message:
+        """Wait until the client hangs up."""
+        await asyncio.shield(self._watch())
+        return {"type": "http.disconnect"}
+
+    def forget(self) -> None:
+        """Stop watching."""
+        self._timer.cancel()
+        if self._watcher:
+            self._watcher.cancel()
+        if self.gone and self._answering:
+            self._answering.uncancel()
+
+    def _watch(self) -> asyncio.Task[None]:
+        self._watcher = self._watcher or asyncio.create_task(self._wait())
+        return self._watcher
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._answering:
+            self._answering.cancel()

@@ -1,12 +1,12 @@
 """The process around the application: the port, signals, logging, and the server's life."""
 
-import asyncio
 import errno
 import logging
 import signal
 import socket
 
 import uvicorn
+import uvloop
 
 from llmemb.errors import SettingsError
 from service.settings import Settings
@@ -47,7 +47,7 @@ def run(settings: Settings) -> None:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         signal.signal(signal.SIGTERM, _end)
         signal.signal(signal.SIGINT, _end)
-        asyncio.run(_serve(settings, listener))
+        uvloop.run(_serve(settings, listener))
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
