@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 
 from llmemb.base_model import BaseModel
 from llmemb.errors import BundleError, ModelError
-from llmemb.forward import Pooling, TransformersForward, length_batches
+from llmemb.forward import Pooling, TransformersForward
 from llmemb.fused import FusedLlama
 from llmemb.fused_int8 import Int8Llama
-from llmemb.prompt import shared_opening
+from llmemb.prompt import sampled, shared_opening
 
 Precision = Literal["auto", "int8"]
 
@@ -68,7 +68,6 @@ class Encoder:
         dimensions: of an LLM vector.
         dtype: the LLM's number format, for example ``bfloat16``.
         forward_pass: ``fused``, ``fused int8`` or ``transformers``.
-        bulk_tokens: padded tokens of a batch that is computed fastest.
     """
 
     def __init__(
@@ -115,7 +114,6 @@ class Encoder:
         else:
             self._forward = TransformersForward(model, tokenizer.pad_token_id or 0)
         self.forward_pass = self._forward.name
-        self.bulk_tokens = self._forward.batch_tokens
 
     def tokenize(self, prompts: Sequence[str]) -> list[Tokens]:
         """Tokenise prompts, cutting each at ``max_tokens``; for EOS pooling the token is appended."""
@@ -137,10 +135,10 @@ class Encoder:
     ) -> NDArray[np.float16]:
         """Return the LLM vectors of tokenised prompts, float16 ``[prompts, llm]``, in the order given.
 
-        Batches hold prompts of like length; ``progress`` is told how many each finished one held.
+        ``progress`` is told how many each finished batch held.
         """
         vectors = np.empty((len(tokens), self.dimensions), dtype=np.float16)
-        for batch in length_batches([len(t.ids) for t in tokens], self.bulk_tokens):
+        for batch in self._forward.batches([t.ids for t in tokens]):
             vectors[batch] = self.forward([tokens[i] for i in batch])
             progress(len(batch))
         return vectors
@@ -222,7 +220,7 @@ def load_encoder(
     if precision == "auto":
         return exact
     encoder = Encoder(model, tokenizer, settings, device, opening, precision)
-    probes = sample[:: max(1, len(sample) // INT8_PROBES)]
+    probes = sampled(sample, INT8_PROBES)
     agreement = _lowest_cosine(encoder.encode(probes), exact.encode(probes))
     if not agreement >= INT8_AGREES:
         raise ModelError(

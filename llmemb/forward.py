@@ -1,6 +1,6 @@
 """Batches of token ids through a transformers model: padding, pooling, batches of like length."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -8,12 +8,13 @@ from torch import Tensor
 
 Pooling = Literal["mean", "last", "eos"]
 
+BATCH_TOKENS = 512  # padded; on 2 CPU cores larger batches were slower (cache)
+
 
 class TransformersForward:
     """The forward pass of any model that transformers has, over padded batches of like length."""
 
     name = "transformers"
-    batch_tokens = 512  # padded; on 2 CPU cores larger batches were slower (cache), see benchmarks
 
     def __init__(self, model: Any, pad_id: int) -> None:
         """Take a headless model in its final dtype, on its device."""
@@ -21,6 +22,10 @@ class TransformersForward:
         self._pad_id = pad_id
         # The LLM's own cache serves generation: an encoder would only pay for filling it.
         self._cache = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
+
+    def batches(self, texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Yield which texts to compute together so that all are done soonest."""
+        yield from length_batches([len(ids) for ids in texts], BATCH_TOKENS)
 
     @torch.inference_mode()
     def pooled(self, batch: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
@@ -31,7 +36,7 @@ class TransformersForward:
             pooling: see :func:`pool`.
         """
         vectors = torch.empty(len(batch), self._model.config.hidden_size, device=self._model.device)
-        for rows in length_batches([len(ids) for ids in batch], self.batch_tokens):
+        for rows in self.batches(batch):
             inputs = pad([batch[row] for row in rows], self._pad_id)
             inputs = {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
             hidden = self._model(**inputs, **self._cache).last_hidden_state

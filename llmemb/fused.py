@@ -1,28 +1,33 @@
 """A Llama's forward pass on a CPU, for texts that begin alike: the same numbers with less work.
 
-transformers' own forward pass spends about a third of its time outside matrix products, and computes the
-opening words of every prompt anew. Here weights are packed for oneDNN once, activation and residual ride
-on the matrix products, norms are folded into the weights behind them, heads that share keys are
-multiplied together, and the keys and values of the shared opening are kept.
+transformers' own forward pass spends about a third of its time outside matrix products, computes padding,
+and computes anew for each prompt what it shares with others. Here texts are a tree whose tokens stand in
+one table, each once and without padding, and the keys and values of the opening that most prompts share
+are kept for good. Weights are packed for oneDNN once, activation and residual ride on the matrix
+products, norms are folded into the weights behind them.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmemb.forward import Pooling, length_batches, pad, pool
+from llmemb.forward import Pooling
+from llmemb.text_tree import TextTree, tree_batches
+from llmemb.tree_attention import TreeAttention
 
-GROUP_TOKENS = 512  # padded; what a core's cache holds of a layer's activations
+ROWS = 512  # tokens in one matrix product; what a core's cache holds of a layer's activations
+BATCH_TOKENS = 4096  # eight products share the way of a layer's weights into the cache
 
 _OPS = torch.ops.mkldnn  # what torch.compile uses on CPUs
 
 
 @dataclass(frozen=True)
-class Layer:
+class _Layer:
     """Packed weights of one layer; those behind a norm hold that norm's scale."""
 
     qkv: Tensor
@@ -33,46 +38,24 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Opening:
+class _Opening:
     """What the model makes of the tokens that texts begin with.
 
     Attributes:
         ids: the tokens.
-        layers: keys and values of each layer, float ``[key heads, tokens, head]``.
-        total: float32 ``[llm]``, the sum of their last hidden states.
+        tables: of each layer, see :class:`TreeAttention`.
+        last: float32 ``[tokens, llm]``, the last hidden states.
     """
 
     ids: list[int]
-    layers: list[tuple[Tensor, Tensor]]
-    total: Tensor
-
-
-@dataclass
-class Group:
-    """Texts of like length on their way through the layers.
-
-    What follows a text's end reads from it and is read by none, so that no mask is needed for it.
-
-    Attributes:
-        states: float ``[texts x length, llm]``, after the layers so far.
-        inside: int64 ``[texts, length]``, 1 for a token of the text, the opening's not among them.
-        mask: float ``[heads that share keys x length, opening and length]``: 0, or what is ahead.
-        rotary: of the positions, complex64 ``[texts x length, 1, head / 2]``.
-        kept: the first text's keys and values, a layer each, where they are wanted.
-    """
-
-    states: Tensor
-    inside: Tensor
-    mask: Tensor
-    rotary: Tensor
-    kept: list[tuple[Tensor, Tensor]] | None = None
+    tables: list[Tensor]
+    last: Tensor
 
 
 class FusedLlama:
     """The forward pass of a :class:`transformers.LlamaModel`, whose weights it takes."""
 
     name = "fused"
-    batch_tokens = 4096  # padded; eight groups share the way of a layer's weights into the cache
 
     def __init__(self, model: Any, opening: Sequence[int] = ()) -> None:
         """Pack the weights of a model in its final dtype, on the CPU.
@@ -91,13 +74,12 @@ class FusedLlama:
         self._layers = [self._packed(layer) for layer in model.layers]
         positions = torch.arange(config.max_position_embeddings)[None]
         cos, sin = model.rotary_emb(self._embedding, positions)
-        self._rotary = torch.complex(cos.float(), sin.float())[0, :, : self._head // 2].contiguous()
-        self._opening: Opening | None = None
+        self._rotary = torch.complex(cos.float(), sin.float())[0, :, None, : self._head // 2]
+        self._opening: _Opening | None = None
         if opening:
-            group = self._group([opening], None)
-            group.kept = []
-            self._run([group], None)
-            self._opening = Opening(list(opening), group.kept, self._last(group)[0].sum(0))
+            tables: list[Tensor] = []
+            last = self._run(TextTree.of([opening]), None, tables)
+            self._opening = _Opening(list(opening), tables, last)
 
     @staticmethod
     def fits(model: Any, device: torch.device) -> bool:
@@ -113,6 +95,10 @@ class FusedLlama:
             and model.rotary_emb.rope_type in ("default", "linear", "llama3")
         )
 
+    def batches(self, texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Yield which texts to compute together so that all are done soonest."""
+        yield from tree_batches(texts, BATCH_TOKENS)
+
     @torch.inference_mode()
     def pooled(self, batch: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
         """Return a vector a text, float32 ``[batch, llm]``.
@@ -124,100 +110,85 @@ class FusedLlama:
         opening = self._opening
         if not all(opening and _begins(ids, opening.ids) for ids in batch):
             opening = None
-        skipped = len(opening.ids) if opening else 0
-        rows = length_batches([len(ids) - skipped for ids in batch], GROUP_TOKENS)
-        groups = [self._group([batch[i][skipped:] for i in chosen], opening) for chosen in rows]
-        self._run(groups, opening)
-        vectors = torch.empty(len(batch), self._norm.shape[0])
-        for chosen, group in zip(rows, groups, strict=True):
-            found = pool(self._last(group), group.inside, pooling)
-            if opening and pooling == "mean":
-                read = group.inside.sum(1, keepdim=True)
-                found = (found * read + opening.total) / (read + skipped)
-            vectors[chosen] = found
-        return vectors
-
-    def _group(self, texts: Sequence[Sequence[int]], opening: Opening | None) -> Group:
-        start = len(opening.ids) if opening else 0
-        padded = pad(texts, 0)
-        tokens, length = padded["input_ids"], padded["input_ids"].shape[1]
-        ahead = torch.ones(length, start + length, dtype=torch.bool).triu(start + 1)
-        mask = torch.zeros(ahead.shape, dtype=self._embedding.dtype).masked_fill(ahead, -torch.inf)
-        return Group(
-            states=F.embedding(tokens.flatten(), self._embedding),
-            inside=padded["attention_mask"],
-            mask=mask.repeat(self._heads // self._key_heads, 1),
-            rotary=self._rotary[start : start + length, None].repeat(len(texts), 1, 1),
-        )
+        tree = TextTree.of(batch, len(opening.ids) if opening else 0)
+        last = self._run(tree, opening)
+        if pooling != "mean":
+            return last[[path[-1] for path in tree.paths]]
+        rows = torch.tensor(list(chain.from_iterable(tree.paths)))
+        starts = torch.tensor([0, *accumulate(map(len, tree.paths))])[:-1]
+        return F.embedding_bag(rows, last, starts, mode="mean")
 
     @torch.inference_mode()
-    def _run(self, groups: Sequence[Group], opening: Opening | None) -> None:
-        # Groups go through a layer one after another, while its weights are in the cache.
-        for i in range(len(self._layers)):
-            for group in groups:
-                self._go_through(i, group, opening)
+    def _run(
+        self, tree: TextTree, opening: _Opening | None, kept: list[Tensor] | None = None
+    ) -> Tensor:
+        """Return the last hidden states of a tree's rows, float32 ``[rows, llm]``.
 
-    def _go_through(self, i: int, group: Group, opening: Opening | None) -> None:
-        """Take a group through one layer."""
-        layer = self._layers[i]
-        qkv = product(self._normed(group.states), layer.qkv)
-        read = self._attended(i, qkv, group, opening)
-        states = product(read, layer.out, "add", group.states)
-        normed = self._normed(states)
-        gated = product(normed, layer.up, "mul", product(normed, layer.gate, "swish"))
-        group.states = product(gated, layer.down, "add", states)
-
-    def _attended(self, i: int, qkv: Tensor, group: Group, opening: Opening | None) -> Tensor:
-        """Return what each token's heads read, float ``[tokens, heads x head]``."""
-        batch, length = group.inside.shape
-        shared = self._heads // self._key_heads
-        qkv = qkv.view(batch * length, self._heads + 2 * self._key_heads, self._head)
-        rotated = self._rotated(qkv[:, : self._heads + self._key_heads], group.rotary)
-        rotated = rotated.view(batch, length, -1, self._head)
-        queries, keys = rotated[:, :, : self._heads], rotated[:, :, self._heads :]
-        values = qkv[:, self._heads + self._key_heads :].to(keys.dtype)
-        values = values.view_as(keys).transpose(1, 2)
-        keys = keys.transpose(1, 2)
-        if opening:
-            first_keys, first_values = opening.layers[i]
-            keys = torch.cat([first_keys.expand(batch, -1, -1, -1), keys], dim=2)
-            values = torch.cat([first_values.expand(batch, -1, -1, -1), values], dim=2)
-        if group.kept is not None:
-            group.kept.append((keys[0], values[0]))
-        # Queries that share keys stand below one another: [batch x key heads, shared x tokens, head].
-        queries = queries.view(batch, length, self._key_heads, shared, self._head)
-        queries = queries.permute(0, 2, 3, 1, 4).reshape(-1, shared * length, self._head)
-        keys, values = keys.flatten(0, 1), values.flatten(0, 1)
-        scores = torch.baddbmm(group.mask, queries, keys.transpose(1, 2))
-        shares = scores.softmax(-1, dtype=torch.float32)  # faster than in bfloat16, too
-        read = (shares.to(scores.dtype) @ values).view(
-            batch, self._key_heads, shared, length, self._head
+        Args:
+            tree: the texts.
+            opening: what its first rows are.
+            kept: takes the table of each layer, where they are wanted.
+        """
+        exact = opening is None
+        states = torch.split(F.embedding(torch.tensor(tree.ids), self._embedding), ROWS)
+        rotary = torch.split(self._rotary[torch.tensor(tree.positions)], ROWS)
+        attention = TreeAttention(
+            tree, heads=self._heads, key_heads=self._key_heads, dtype=self._embedding.dtype
         )
-        return read.permute(0, 3, 1, 2, 4).reshape(batch * length, -1)
+        width = self._heads + 2 * self._key_heads
+        table = self._embedding.new_empty(tree.opening + len(tree.ids), width, self._head)
+        parts = torch.split(table[tree.opening :], ROWS)
+        for i in range(len(self._layers)):
+            if opening:
+                table[: tree.opening] = opening.tables[i]
+            for rows, turn, part in zip(states, rotary, parts, strict=True):
+                self._turned(self._qkv(i, rows, exact), turn, part)
+            if kept is not None:
+                kept.append(table.clone())
+            read = torch.split(attention.read(table), ROWS)
+            states = tuple(
+                self._after(i, rows, found, exact) for rows, found in zip(states, read, strict=True)
+            )
+        last = [self._normed(rows).float().mul_(self._norm) for rows in states]
+        return torch.cat([opening.last, *last] if opening else last)
 
-    def _last(self, group: Group) -> Tensor:
-        """Return a group's last hidden states, float32 ``[texts, tokens, llm]``."""
-        states = self._normed(group.states).float().mul_(self._norm)
-        return states.view(*group.inside.shape, -1)
+    def _qkv(self, i: int, states: Tensor, exact: bool) -> Tensor:
+        """Return the queries, keys and values of tokens, float ``[tokens, heads x head]``."""
+        return _product(self._normed(states), self._layers[i].qkv)
 
-    def _normed(self, states: Tensor) -> Tensor:
-        """Return states divided by their root mean square; the norm's own scale is in the weights."""
-        squares = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
-        squares = squares.square_().div_(states.shape[-1]).add_(self._epsilon)
-        normed: Tensor = states * squares.rsqrt_().to(states.dtype)
-        return normed
+    def _after(self, i: int, states: Tensor, read: Tensor, exact: bool) -> Tensor:
+        """Return states after a layer, from those before it and what its attention read."""
+        layer = self._layers[i]
+        states = _product(read, layer.out, "add", states)
+        normed = self._normed(states)
+        gated = _product(normed, layer.up, "mul", _product(normed, layer.gate, "swish"))
+        return _product(gated, layer.down, "add", states)
 
-    def _rotated(self, heads: Tensor, rotary: Tensor) -> Tensor:
-        """Apply rotary positions to ``[tokens, heads, head]`` (Su et al., arXiv 2104.09864).
+    def _turned(self, qkv: Tensor, rotary: Tensor, into: Tensor) -> None:
+        """Apply rotary positions to queries and keys (Su et al., arXiv 2104.09864).
 
         The two dimensions that turn together are neighbours, see :func:`folded_weights`.
         """
-        pairs = torch.view_as_complex(heads.float().view(*heads.shape[:-1], -1, 2))
-        turned = torch.view_as_real(pairs * rotary).flatten(-2)
-        return turned.to(self._embedding.dtype)
+        qkv = qkv.view(into.shape)
+        turning = self._heads + self._key_heads
+        pairs = torch.view_as_complex(
+            qkv[:, :turning].float().view(-1, turning, self._head // 2, 2)
+        )
+        into[:, :turning] = torch.view_as_real(pairs * rotary).flatten(-2)
+        into[:, turning:] = qkv[:, turning:]
 
-    def _packed(self, layer: Any) -> Layer:
-        return Layer(*(pack(weight, self._embedding.dtype) for weight in folded_weights(layer)))
+    def _normed(self, states: Tensor) -> Tensor:
+        """Return states divided by their root mean square; the norm's own scale is in the weights."""
+        normed: Tensor = states * self._inverse_norm(states).to(states.dtype)
+        return normed
+
+    def _inverse_norm(self, states: Tensor) -> Tensor:
+        """Return 1 over the root mean square of each token's state, float32 ``[tokens, 1]``."""
+        norm: Tensor = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
+        return norm.square_().div_(states.shape[-1]).add_(self._epsilon).rsqrt_()
+
+    def _packed(self, layer: Any) -> _Layer:
+        return _Layer(*(_pack(weight, self._embedding.dtype) for weight in folded_weights(layer)))
 
 
 def _begins(ids: Sequence[int], opening: Sequence[int]) -> bool:
@@ -225,7 +196,7 @@ def _begins(ids: Sequence[int], opening: Sequence[int]) -> bool:
 
 
 def folded_weights(layer: Any) -> Iterator[Tensor]:
-    """Yield the weights of a layer, float32 ``[out, in]``, in the order of :class:`Layer`.
+    """Yield the weights of a layer, float32 ``[out, in]``, in the order of :class:`_Layer`.
 
     The scales of norms, and of the scores, are in the weights behind them. Of queries and keys, the
     dimensions ``i`` and ``i + head / 2``, which rotary positions turn together, are brought together:
@@ -247,16 +218,17 @@ def folded_weights(layer: Any) -> Iterator[Tensor]:
     yield mlp.down_proj.weight.detach().float()
 
 
-def pack(weight: Tensor, dtype: torch.dtype) -> Tensor:
+def _pack(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a weight ``[out, in]`` in that format and in oneDNN's own layout."""
     packed: Tensor = _OPS._reorder_linear_weight(weight.to(dtype).contiguous(), None)
     return packed
 
 
-def product(x: Tensor, weight: Tensor, then: str = "none", other: Tensor | None = None) -> Tensor:
+def _product(x: Tensor, weight: Tensor, then: str = "none", other: Tensor | None = None) -> Tensor:
     """Return ``x @ weight.T``, activated, or added to or multiplied with ``other``, then rounded."""
+    found: Tensor
     if other is None:
-        product: Tensor = _OPS._linear_pointwise(x, weight, None, then, [], "")
+        found = _OPS._linear_pointwise(x, weight, None, then, [], "")
     else:
-        product = _OPS._linear_pointwise.binary(x, other, weight, None, then)
-    return product
+        found = _OPS._linear_pointwise.binary(x, other, weight, None, then)
+    return found

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmemb.fused import FusedLlama, Group, Opening, folded_weights
+from llmemb.fused import FusedLlama, folded_weights
 
 _ZERO = 128  # oneDNN's fast products take activations without sign: this value stands for 0
 _TINY = 1e-12
@@ -55,9 +55,8 @@ class Int8Llama(FusedLlama):
     def __init__(self, model: Any, opening: Sequence[int]) -> None:
         """Pack the weights twice: in the model's dtype, and in 8 bits."""
         super().__init__(model, opening)
-        self._scratch = torch.empty(
-            0
-        )  # memory used again and again: new one costs more than the sums
+        # Memory that is used again and again: new one costs more than the sums in it.
+        self._scratch = torch.empty(0)
         self._int8 = {
             i: _quantised_layer(layer)
             for i, layer in enumerate(model.layers)
@@ -69,16 +68,17 @@ class Int8Llama(FusedLlama):
         """Return whether this class computes what that model does, on that device."""
         return FusedLlama.fits(model, device) and torch.cpu._is_vnni_supported()
 
-    def _go_through(self, i: int, group: Group, opening: Opening | None) -> None:
-        dtype = self._embedding.dtype
-        if opening is None or i not in self._int8:
-            group.states = group.states.to(dtype)
-            super()._go_through(i, group, opening)
-            return
-        layer, states = self._int8[i], group.states.float()
+    def _qkv(self, i: int, states: Tensor, exact: bool) -> Tensor:
+        if exact or i not in self._int8:
+            return super()._qkv(i, states.to(self._embedding.dtype), exact)
+        states = states.float()
         tokens, scale = self._quantised(states)
-        qkv = _product(tokens, layer.qkv).mul_(scale * self._inverse_norm(states))
-        read = self._attended(i, qkv, group, opening)
+        return _product(tokens, self._int8[i].qkv).mul_(scale * self._inverse_norm(states))
+
+    def _after(self, i: int, states: Tensor, read: Tensor, exact: bool) -> Tensor:
+        if exact or i not in self._int8:
+            return super()._after(i, states.to(self._embedding.dtype), read, exact)
+        layer, states = self._int8[i], states.float()
         tokens, scale = self._quantised(read.float())
         states = torch.addcmul(states, _product(tokens, layer.out), scale)
         tokens, scale = self._quantised(states)
@@ -86,7 +86,7 @@ class Int8Llama(FusedLlama):
         gate, up = _product(tokens, layer.gate_up).chunk(2, dim=-1)
         gated = F.silu(gate.mul_(scale), inplace=True).mul_(up)  # up's scale is applied at the end
         tokens, own = self._quantised(gated)
-        group.states = torch.addcmul(states, _product(tokens, layer.down), own * scale)
+        return torch.addcmul(states, _product(tokens, layer.down), own * scale)
 
     def _quantised(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return rows as uint8 around 128 and the scale of each, float32 ``[rows, 1]``."""
@@ -97,11 +97,6 @@ class Int8Llama(FusedLlama):
         torch.mul(rows, scales.reciprocal(), out=scaled).round_()
         # To signed bytes and from there by flipping a bit: a direct conversion is four times as slow.
         return scaled.to(torch.int8).view(torch.uint8).bitwise_xor_(_ZERO), scales
-
-    def _inverse_norm(self, states: Tensor) -> Tensor:
-        squares = torch.linalg.vector_norm(states, dim=-1, keepdim=True).square_()
-        inverse: Tensor = squares.div_(states.shape[-1]).add_(self._epsilon).rsqrt_()
-        return inverse
 
 
 def _quantised_layer(layer: Any) -> _Layer:

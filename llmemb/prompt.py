@@ -86,9 +86,9 @@ class PromptTemplate(BaseModel):
         return statements
 
 
-def sampled(catalogue: Sequence[S]) -> Sequence[S]:
-    """Return a few hundred items or prompts, spread over the catalogue."""
-    return catalogue[:: max(1, len(catalogue) // SAMPLED)]
+def sampled(catalogue: Sequence[S], about: int = SAMPLED) -> Sequence[S]:
+    """Return about so many items or prompts, spread over the catalogue; all where there are fewer."""
+    return catalogue[:: max(1, len(catalogue) // about)]
 
 
 def shared_opening(prompts: Sequence[str]) -> str:

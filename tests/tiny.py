@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
@@ -29,6 +30,10 @@ CONFIGS = {
     "mistral": (MistralConfig, {"num_key_value_heads": 2}),
     "bert": (BertConfig, {}),
 }
+
+needs_vnni = pytest.mark.skipif(
+    not torch.cpu._is_vnni_supported(), reason="this CPU multiplies no 8-bit integers (VNNI)"
+)
 
 
 def make_tiny_llm(folder: Path, family: str = "llama", padding_side: str = "right") -> Path:

@@ -8,19 +8,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CONFIGS, make_tiny_llm
+from tiny import CONFIGS, make_tiny_llm, needs_vnni
 from transformers import AutoModel
 
-from llmemb import fused
+from llmemb import fused, tree_attention
 from llmemb.forward import TransformersForward, length_batches, pad, pool
 from llmemb.fused import FusedLlama
 from llmemb.fused_int8 import Int8Llama
 
 OPENING = [7, 8, 9, 10]
 CPU = torch.device("cpu")
-needs_vnni = pytest.mark.skipif(
-    not torch.cpu._is_vnni_supported(), reason="this CPU multiplies no 8-bit integers (VNNI)"
-)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "eos"])
@@ -64,7 +61,8 @@ def test_the_fused_pass_is_the_librarys(
     opening: list[int],
     lengths: list[int],
 ) -> None:
-    monkeypatch.setattr(fused, "GROUP_TOKENS", 50)  # several groups
+    monkeypatch.setattr(fused, "ROWS", 50)  # several products and groups
+    monkeypatch.setattr(tree_attention, "GROUP_TOKENS", 50)
     model = AutoModel.from_pretrained(make_tiny_llm(tmp_path)).eval().requires_grad_(False)
     assert FusedLlama.fits(model, CPU)
     batch = texts(np.random.default_rng(0), lengths, OPENING)
@@ -115,7 +113,8 @@ def test_a_text_alone_and_in_any_company_has_the_same_vector(
     dtype: torch.dtype,
     kind: type[FusedLlama],
 ) -> None:
-    monkeypatch.setattr(fused, "GROUP_TOKENS", 60)
+    monkeypatch.setattr(fused, "ROWS", 60)
+    monkeypatch.setattr(tree_attention, "GROUP_TOKENS", 60)
     model = AutoModel.from_pretrained(make_tiny_llm(tmp_path), dtype=dtype).eval()
     forward = kind(model.requires_grad_(False), OPENING)
     rng = np.random.default_rng(1)

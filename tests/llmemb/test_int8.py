@@ -5,17 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import make_tiny_llm
+from tiny import make_tiny_llm, needs_vnni
 from transformers import AutoTokenizer
 
 from llmemb.base_model import BaseModel
 from llmemb.bundle import Bundle, read_bundle
 from llmemb.encoder import Encoder, EncoderSettings, load_base
 from llmemb.errors import ModelError
-
-needs_vnni = pytest.mark.skipif(
-    not torch.cpu._is_vnni_supported(), reason="this CPU multiplies no 8-bit integers (VNNI)"
-)
 
 
 @pytest.fixture
