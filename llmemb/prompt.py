@@ -15,6 +15,7 @@ from llmemb.catalogue import Attributes, Catalogue, canonical_attributes
 
 SAMPLED = 256
 NEARLY_ALL = 0.9
+SHARED_CHARS = 200  # of shared values at a prompt's beginning, on average
 
 S = TypeVar("S")
 
@@ -104,6 +105,31 @@ def shared_opening(prompts: Sequence[str]) -> str:
             return " ".join(opening)
         opening.append(word)
         sharing = [words for words in sharing if words[: len(opening)] == opening]
+
+
+def shared_first(catalogue: Catalogue, exclude: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the attributes, first those whose values items share, the fewest values foremost.
+
+    Prompts then begin alike, and what they begin with alike is computed once. A value belongs to two
+    items at least, on average; together they are short, so that a long prompt is not cut before what
+    tells its item from others.
+    """
+    values: dict[str, Counter[str]] = {name: Counter() for name in catalogue.fields()}
+    for item in map(canonical_attributes, catalogue.attributes):
+        for name, value in item.items():
+            if text := _text_of(value):
+                values[name][text] += 1
+    shared = [name for name in values if name not in exclude]
+    shared = [name for name in shared if 0 < 2 * len(values[name]) <= values[name].total()]
+    first: list[str] = []
+    room = SHARED_CHARS
+    for name in sorted(shared, key=lambda name: len(values[name])):
+        found = values[name]
+        length = sum(len(text) * count for text, count in found.items()) / found.total()
+        if length <= room:
+            first.append(name)
+            room -= length
+    return (*first, *(name for name in values if name not in first))
 
 
 def excluded_by_default(catalogue: Catalogue) -> tuple[str, ...]:

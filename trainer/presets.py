@@ -25,6 +25,8 @@ class PromptSettings(Section):
     include: tuple[str, ...] = ()  # of those left out by default (popularity, identifiers)
     exclude: tuple[str, ...] = ()  # further attributes to leave out
     value_chars: int = Field(default=200, ge=1)  # a longer value is cut there
+    # What many items have in common comes first: a catalogue is then embedded about 1.7 times as fast.
+    shared_first: bool = True
 
 
 class ScftSettings(Section):
@@ -160,7 +162,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # The release's recipe without its bugs; where the two differ, the paper's own numbers.
     "paper": {
-        "prompt": {"value_chars": 100},
+        "prompt": {"value_chars": 100, "shared_first": False},
         "scft": {
             "batch_size": 128,
             "loss": "soft",

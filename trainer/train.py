@@ -33,7 +33,7 @@ from llmemb.files import (
     sweep_leftovers,
 )
 from llmemb.projection import Projection, fit_projection
-from llmemb.prompt import PromptTemplate, excluded_by_default, sampled
+from llmemb.prompt import PromptTemplate, excluded_by_default, sampled, shared_first
 from trainer.card import model_card
 from trainer.dataset import Dataset
 from trainer.evaluate import evaluation_report, popularity_scorer, ranks
@@ -72,13 +72,16 @@ def train(
 
 
 def prompt_template(data: Dataset, preset: Preset) -> PromptTemplate:
-    """Return the template of a data set: its fields in order, some left out."""
-    excluded = (*excluded_by_default(data.catalogue), *preset.prompt.exclude)
+    """Return the template of a data set: its attributes in order, some left out."""
+    settings, catalogue = preset.prompt, data.catalogue
+    excluded = (*excluded_by_default(catalogue), *settings.exclude)
+    exclude = tuple(name for name in excluded if name not in settings.include)
+    ordered = shared_first(catalogue, exclude) if settings.shared_first else catalogue.fields()
     return PromptTemplate(
         domain=data.domain,
-        fields=tuple(data.catalogue.fields()),
-        exclude=tuple(name for name in excluded if name not in preset.prompt.include),
-        value_chars=preset.prompt.value_chars,
+        fields=tuple(ordered),
+        exclude=exclude,
+        value_chars=settings.value_chars,
     )
 
 

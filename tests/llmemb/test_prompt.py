@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmemb.catalogue import Catalogue, content_hash
-from llmemb.prompt import PromptTemplate, excluded_by_default, shared_opening
+from llmemb.prompt import PromptTemplate, excluded_by_default, shared_first, shared_opening
 
 FILM = {"title": "Toy Story", "year": 1995, "genres": ["Animation", "Comedy"]}
 TEMPLATE = PromptTemplate(domain="film", fields=("title", "year", "genres"))
@@ -132,6 +132,37 @@ def test_identifiers_and_links_are_left_out() -> None:
     }
     found = excluded_by_default(Catalogue(["a"], [item]))
     assert set(found) == {"asin", "imageUrl", "isbn", "url"}
+
+
+def catalogue_of(items: list[dict[str, object]]) -> Catalogue:
+    return Catalogue([str(i) for i in range(len(items))], items)
+
+
+def test_what_items_share_comes_first_the_commonest_foremost() -> None:
+    items = [
+        {"title": f"film {i}", "year": 1990 + i % 5, "genres": ["Comedy", "Drama"][i % 2]}
+        for i in range(20)
+    ]
+    assert shared_first(catalogue_of(items)) == ("genres", "year", "title")
+
+
+def test_what_most_items_have_for_themselves_stays_in_order() -> None:
+    items = [{"title": f"film {i}", "plot": f"plot {i // 2 if i < 6 else i}"} for i in range(20)]
+    assert shared_first(catalogue_of(items)) == ("title", "plot")
+
+
+def test_long_shared_values_do_not_push_the_rest_out_of_the_prompt() -> None:
+    items = [
+        {
+            "title": f"film {i}",
+            "terms": "may be lent, " * 15,
+            "care": "handle well, " * 14,
+            "year": 5,
+        }
+        for i in range(20)
+    ]
+    assert shared_first(catalogue_of(items)) == ("terms", "year", "title", "care")
+    assert shared_first(catalogue_of(items), exclude=["terms"])[:2] == ("care", "year")
 
 
 def test_the_opening_is_what_nearly_all_prompts_begin_with() -> None:
