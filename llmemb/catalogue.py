@@ -24,6 +24,8 @@ MAX_ITEM_BYTES = 64 * 1024  # of the canonical form, in UTF-8
 MAX_DEPTH = 16  # levels of lists and objects inside an attribute
 MAX_ID_CHARS = 512
 
+_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
 
 def check_id(item_id: str) -> str:
     """Return the id unchanged.
@@ -51,8 +53,7 @@ def canonical(attributes: Attributes) -> bytes:
             whole is longer than ``MAX_ITEM_BYTES``.
     """
     clean = canonical_attributes(attributes)
-    encoded = json.dumps(clean, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    data = encoded.encode()
+    data = _JSON.encode(clean).encode()
     if len(data) > MAX_ITEM_BYTES:
         longest = max(clean, key=lambda name: len(json.dumps(clean[name])))
         raise ItemError(

@@ -122,7 +122,7 @@ def shared_first(catalogue: Catalogue, exclude: Sequence[str] = ()) -> tuple[str
     shared = [name for name in values if name not in exclude]
     shared = [name for name in shared if 0 < 2 * len(values[name]) <= values[name].total()]
     first: list[str] = []
-    room = SHARED_CHARS
+    room = float(SHARED_CHARS)
     for name in sorted(shared, key=lambda name: len(values[name])):
         found = values[name]
         length = sum(len(text) * count for text, count in found.items()) / found.total()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from service.errors import InvalidFieldError
 from service.llm_vector import LLMVector
 
 ADAPTED_AT_ONCE = 4  # items: quicker done than handed to another thread
+ADAPTED_KEPT = 8192  # item vectors of LLM vectors that were adapted last: some 15 MB
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Embedder:
         self._cache = cache
         self._engine = engine
         self._worker = worker
+        self._item_vector = lru_cache(ADAPTED_KEPT)(self._adapt_one)
 
     def prepare(self, attributes: Mapping[str, Any], field: str) -> PreparedItem:
         """Check an item's attributes.
@@ -155,7 +158,7 @@ class Embedder:
         """Return the vectors of a space, float32 ``[items, width]`` or ``[items, llm]``."""
         if space == "srs":
             return await self.adapt(items)
-        return np.stack([item.llm.values for item in items]).astype(np.float32)
+        return np.array([item.llm.values for item in items], dtype=np.float32)
 
     async def adapt(self, items: Sequence[EmbeddedItem]) -> NDArray[np.float32]:
         """Return item vectors in the SRS space, float32 ``[items, width]``; at least one item."""
@@ -166,6 +169,11 @@ class Embedder:
         return await loop.run_in_executor(self._worker, self._adapt, vectors)
 
     def _adapt(self, vectors: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]:
+        return np.array([self._item_vector(vector.tobytes()) for vector in vectors])
+
+    def _adapt_one(self, vector: bytes) -> NDArray[np.float32]:
         # One at a time: a matrix product rounds by its shape, and an item's vector must not depend
         # on what else is in the request.
-        return np.concatenate([self._bundle.adapt(vector[np.newaxis]) for vector in vectors])
+        llm = np.frombuffer(vector, dtype=np.float16)
+        adapted: NDArray[np.float32] = self._bundle.adapt(llm[np.newaxis])[0]
+        return adapted

@@ -62,6 +62,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         log_config=None,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )

@@ -1,10 +1,10 @@
 """The bundle that is served."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from llmemb.bundle import Manifest
-from service.api.deps import ServingDep
+from service.api.deps import serving_of
 from service.problems import responses
 
 router = APIRouter(tags=["operations"])
@@ -29,8 +29,9 @@ class BundleAnswer(BaseModel):
 
 
 @router.get("/bundle", summary="What is served?", responses=responses(503))
-async def bundle(serving: ServingDep) -> BundleAnswer:
+async def bundle(http: Request) -> BundleAnswer:
     """Return the manifest: the base model, the prompt, the training data's facts and the metrics."""
+    serving = serving_of(http)
     return BundleAnswer(
         manifest=serving.bundle.manifest,
         serving=Hardware(

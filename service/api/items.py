@@ -6,18 +6,19 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, HTTPException, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi import Body as FromBody
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from service.api.deps import ServingDep, check_at_most
+from service.api.deps import check_at_most, serving_of
+from service.api.json_route import JSONRoute
 from service.api.schemas import HEAT, RONIN, Body, ColdItem, Count, ItemId
 from service.index import unit_length
 from service.problems import responses
 from service.serving import Serving
 
-router = APIRouter(prefix="/items", tags=["items"])
+router = APIRouter(prefix="/items", tags=["items"], route_class=JSONRoute)
 
 BUSY = (413, 429, 503)  # what a request that needs the model may be answered
 
@@ -111,7 +112,7 @@ class SimilarRequest(ColdItem):
     responses=responses(*BUSY),
 )
 async def embed(
-    serving: ServingDep,
+    http: Request,
     request: Annotated[
         EmbedRequest,
         FromBody(
@@ -139,6 +140,7 @@ async def embed(
     Key order, empty values and Unicode spelling of the attributes do not matter. The same attributes
     give the same vector, whatever else is in the request.
     """
+    serving = serving_of(http)
     check_at_most(serving.settings.max_items, len(request.items), "items")
     prepared = [
         serving.embedder.prepare(item.attributes, f"items.{i}.attributes")
@@ -173,13 +175,14 @@ async def embed(
     "/similar", summary="Find items like one given by its attributes", responses=responses(*BUSY)
 )
 async def similar_to_attributes(
-    serving: ServingDep,
+    http: Request,
     request: Annotated[
         SimilarRequest,
         FromBody(openapi_examples={"film": {"value": {"attributes": RONIN, "k": 5}}}),
     ],
 ) -> SimilarAnswer:
     """Return the items of the catalogue whose vectors point the same way."""
+    serving = serving_of(http)
     check_at_most(serving.settings.max_k, request.k, "k")
     item = serving.embedder.prepare(request.attributes, "attributes")
     vectors = await serving.embedder.adapt(await serving.embedder.embed([item]))
@@ -192,8 +195,9 @@ async def similar_to_attributes(
     summary="Find items like one of the catalogue",
     responses=responses(404, 503),
 )
-async def similar_to_item(serving: ServingDep, item_id: str, k: Count = 10) -> SimilarAnswer:
+async def similar_to_item(http: Request, item_id: str, k: Count = 10) -> SimilarAnswer:
     """Return the items whose vectors point the same way, the item itself left out."""
+    serving = serving_of(http)
     check_at_most(serving.settings.max_k, k, "k")
     position = _position(serving, item_id)
     vector = serving.bundle.item_vectors[position]
@@ -201,8 +205,9 @@ async def similar_to_item(serving: ServingDep, item_id: str, k: Count = 10) -> S
 
 
 @router.get("/{item_id:path}", summary="Look an item up", responses=responses(404, 503))
-async def item(serving: ServingDep, item_id: str) -> ItemAnswer:
+async def item(http: Request, item_id: str) -> ItemAnswer:
     """Return an item's attributes and its popularity."""
+    serving = serving_of(http)
     position = _position(serving, item_id)
     return ItemAnswer(
         id=item_id,

@@ -6,19 +6,20 @@ writes the prompt.
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, HTTPException, Request
 from fastapi import Body as FromBody
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from llmemb.bundle import MANIFEST
-from service.api.deps import ServingDep, check_at_most
+from service.api.deps import check_at_most, serving_of
 from service.api.items import BUSY, Usage, encoded
+from service.api.json_route import JSONRoute
 from service.index import unit_length
 from service.problems import responses
 from service.serving import Serving
 
-router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
+router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"], route_class=JSONRoute)
 
 Model = Literal["llmemb-srs", "llmemb-llm"]
 TEXT = "The film item has the following attributes: \n title is Heat"
@@ -93,7 +94,7 @@ class ModelsAnswer(BaseModel):
 
 @router.post("/embeddings", summary="Embed texts", responses=responses(404, *BUSY))
 async def embeddings(
-    serving: ServingDep,
+    http: Request,
     request: Annotated[
         EmbeddingsRequest,
         FromBody(
@@ -109,6 +110,7 @@ async def embeddings(
     ],
 ) -> EmbeddingsAnswer:
     """Return the vector of each text, from the cache where it is known and from the LLM where not."""
+    serving = serving_of(http)
     if request.model not in MODELS:
         raise HTTPException(404, f"there is no model {request.model!r}; ask for {MODELS[0]}")
     check_at_most(serving.settings.max_items, len(request.input), "input")
@@ -133,14 +135,16 @@ async def embeddings(
 
 
 @router.get("/models", summary="List the models", responses=responses(503))
-async def models(serving: ServingDep) -> ModelsAnswer:
+async def models(http: Request) -> ModelsAnswer:
     """Return the names that `model` may have."""
+    serving = serving_of(http)
     return ModelsAnswer(data=[_entry(serving, name) for name in MODELS])
 
 
 @router.get("/models/{name}", summary="Look a model up", responses=responses(404, 503))
-async def model(serving: ServingDep, name: str) -> ModelEntry:
+async def model(http: Request, name: str) -> ModelEntry:
     """Return one of them."""
+    serving = serving_of(http)
     for known in MODELS:
         if known == name:
             return _entry(serving, known)

@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi import Body as FromBody
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from service.api.deps import ServingDep, check_at_most
+from service.api.deps import check_at_most, serving_of
+from service.api.json_route import JSONRoute
 from service.api.schemas import RONIN, AnyId, Body, ColdItem, Count
 from service.problems import responses
 
-router = APIRouter(tags=["recommendations"])
+router = APIRouter(tags=["recommendations"], route_class=JSONRoute)
 
 
 def _variant(entry: Any) -> str | None:
@@ -68,7 +69,7 @@ class RecommendAnswer(BaseModel):
     responses=responses(413, 429, 503),
 )
 async def recommend(
-    serving: ServingDep,
+    http: Request,
     request: Annotated[
         RecommendRequest,
         FromBody(
@@ -86,6 +87,7 @@ async def recommend(
     ],
 ) -> RecommendAnswer:
     """Return exactly `k` items while as many are eligible; the most recent part of a long sequence counts."""
+    serving = serving_of(http)
     limits = serving.settings
     check_at_most(limits.max_k, request.k, "k")
     check_at_most(limits.max_sequence, len(request.sequence), "sequence")
