@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 import llmemb
 from service import problems
-from service.api import bundle, health, items, openai, recommend
+from service.api import bundle, health, items, metrics, openai, recommend
 from service.intake import Intake
 from service.serving import open_serving
 from service.settings import Settings
@@ -53,6 +53,6 @@ def create_app(settings: Settings) -> FastAPI:
         Intake, max_requests=settings.max_requests, max_body_bytes=settings.max_body_bytes
     )
     problems.install(app)
-    for resource in (items, recommend, openai, health, bundle):
+    for resource in (items, recommend, openai, health, bundle, metrics):
         app.include_router(resource.router)
     return app

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 
 from service.llm_vector import LLMVector, pack, unpack
 from service.store import Store, StoreAwayError
+from service.telemetry import Metrics
 
 OVERHEAD_BYTES = 500  # of a vector in memory: its key and its objects
 
@@ -25,7 +26,14 @@ class VectorCache:
     """The vectors of one encoder; bundles that share it share the vectors too."""
 
     def __init__(
-        self, store: Store, *, fingerprint: str, dimensions: int, ttl: int, memory_bytes: int
+        self,
+        store: Store,
+        *,
+        fingerprint: str,
+        dimensions: int,
+        ttl: int,
+        memory_bytes: int,
+        metrics: Metrics,
     ) -> None:
         """Take the store and what identifies the encoder.
 
@@ -35,6 +43,7 @@ class VectorCache:
             dimensions: of a vector.
             ttl: seconds that Redis keeps a vector.
             memory_bytes: about what the vectors used last may take in this process; 0: none are kept.
+            metrics: told where asked vectors came from.
         """
         self._recent: OrderedDict[str, LLMVector] = OrderedDict()
         self._most_recent = memory_bytes // (2 * dimensions + OVERHEAD_BYTES)
@@ -43,6 +52,10 @@ class VectorCache:
         self._dimensions = dimensions
         self._ttl = ttl
         self._refused = False
+        asked = metrics.asked_vectors
+        self._in_memory, self._in_redis, self._nowhere = map(
+            asked.labels, ("memory", "redis", "model")
+        )
 
     async def read(self, keys: Sequence[str]) -> dict[str, LLMVector]:
         """Return the vectors of those content hashes that are cached, in one round trip at most.
@@ -52,9 +65,17 @@ class VectorCache:
         found = {key: vector for key in keys if (vector := self._recent.get(key))}
         for key in found:
             self._recent.move_to_end(key)
-        keys = [key for key in keys if key not in found]
-        if not keys:
-            return found
+        self._in_memory.inc(len(found))
+        if missing := [key for key in keys if key not in found]:
+            kept = await self._read_redis(missing)
+            for key, vector in kept.items():
+                self._remember(key, vector)
+            self._in_redis.inc(len(kept))
+            self._nowhere.inc(len(missing) - len(kept))
+            found |= kept
+        return found
+
+    async def _read_redis(self, keys: Sequence[str]) -> dict[str, LLMVector]:
         names = [self._prefix + key for key in keys]
 
         async def mget(client: Redis) -> list[Any]:
@@ -63,12 +84,12 @@ class VectorCache:
         try:
             values = await self._store.run(mget)
         except (StoreAwayError, ResponseError):
-            return found
-        for key, name, data in zip(keys, names, values, strict=True):
-            if vector := unpack(data, name, self._dimensions):
-                found[key] = vector
-                self._remember(key, vector)
-        return found
+            return {}
+        return {
+            key: vector
+            for key, name, data in zip(keys, names, values, strict=True)
+            if (vector := unpack(data, name, self._dimensions))
+        }
 
     async def write(self, vectors: Mapping[str, LLMVector]) -> None:
         """Keep vectors under their content hashes, in one round trip; in memory where Redis is away."""

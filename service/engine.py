@@ -88,9 +88,8 @@ class Engine:
         self._deadline_seconds = deadline_seconds
         self._jobs: dict[str, _Job] = {}  # all that are not answered
         self._queue: dict[str, _Job] = {}  # those of them that nobody has taken yet
-        self._ready: list[
-            tuple[float, int, _Job]
-        ] = []  # a heap: tokenised, by turn, some gone since
+        # A heap: tokenised, by turn, some gone since.
+        self._ready: list[tuple[float, int, _Job]] = []
         self._numbers = itertools.count()
         self._arrived = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -10,9 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.problems import problem
 
 RETRY_SECONDS = 1
-WATCHED_AFTER_SECONDS = (
-    0.05  # what is answered sooner needs nobody to look whether the client is there
-)
+WATCHED_AFTER_SECONDS = 0.05  # what is answered sooner needs nobody to see whether its client left
+OPERATORS = ("/health/", "/metrics")
 DISCARDED_BODIES = 8  # times the limit; read and dropped, so that the client gets to see the answer
 
 
@@ -20,7 +19,7 @@ class Intake:
     """ASGI middleware that bounds requests in progress and the size of their bodies."""
 
     def __init__(self, app: ASGIApp, *, max_requests: int, max_body_bytes: int) -> None:
-        """Take the limits; health checks are not counted, so that they answer under any load."""
+        """Take the limits; what operators ask is not counted, so that it is answered under any load."""
         self._app = app
         self._max_requests = max_requests
         self._max_body_bytes = max_body_bytes
@@ -28,7 +27,7 @@ class Intake:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 429 or 413, or pass the request on with its whole body at hand."""
-        if scope["type"] != "http" or scope["path"].startswith("/health/"):
+        if scope["type"] != "http" or scope["path"].startswith(OPERATORS):
             await self._app(scope, receive, send)
             return
         if self._in_progress >= self._max_requests:

@@ -11,9 +11,7 @@ import uvloop
 from llmemb.errors import SettingsError
 from service.settings import Settings
 
-KEEP_ALIVE_SECONDS = (
-    75  # longer than proxies and clients keep an idle connection: they close it, not we
-)
+KEEP_ALIVE_SECONDS = 75  # longer than proxies and clients keep an idle one: they close it, not we
 
 
 def listen(host: str, port: int) -> socket.socket:

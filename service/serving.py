@@ -18,6 +18,7 @@ from service.index import ItemIndex, unit_length
 from service.recommender import Recommender
 from service.settings import Settings
 from service.store import Store
+from service.telemetry import Metrics
 from service.valkey import EmbeddedValkey
 
 
@@ -38,6 +39,7 @@ class Serving:
     store: Store
     embedder: Embedder
     recommender: Recommender
+    metrics: Metrics
     similar: ItemIndex
     device: str
     dtype: str
@@ -63,12 +65,14 @@ async def open_serving(settings: Settings) -> AsyncIterator[Serving]:
         loop = asyncio.get_running_loop()
         bundle, encoder = await loop.run_in_executor(worker, _load, settings)
         store = await _open_store(settings, stack)
+        metrics = Metrics()
         cache = VectorCache(
             store,
             fingerprint=_fingerprint(bundle, settings),
             dimensions=encoder.dimensions,
             ttl=settings.cache_ttl_seconds,
             memory_bytes=settings.cache_memory_mb * 2**20,
+            metrics=metrics,
         )
         engine = Engine(
             encoder,
@@ -91,6 +95,7 @@ async def open_serving(settings: Settings) -> AsyncIterator[Serving]:
             store=store,
             embedder=embedder,
             recommender=recommender,
+            metrics=metrics,
             similar=ItemIndex(unit_length(bundle.item_vectors)),
             device=str(encoder.device),
             dtype=encoder.dtype,

@@ -7,7 +7,7 @@ from service.serving import Serving
 
 
 def serving_of(http: Request) -> Serving:
-    """Return the bundle at work; a plain call: FastAPI's ``Depends`` would cost a cached answer a tenth.
+    """Return the bundle at work; a plain function: a dependency would keep routes from the short way.
 
     Raises:
         UnavailableError: it is still loading, or the service is stopping.

@@ -18,6 +18,7 @@ from llmemb.errors import SettingsError
 from service.cache import OVERHEAD_BYTES, VectorCache
 from service.llm_vector import LLMVector, pack, unpack
 from service.store import Store, StoreAwayError
+from service.telemetry import Metrics
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +54,9 @@ async def store(valkey: ValkeyServer) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def cache(store: Store) -> VectorCache:
-    return VectorCache(store, fingerprint="f00d", dimensions=WIDTH, ttl=60, memory_bytes=0)
+    return VectorCache(
+        store, fingerprint="f00d", dimensions=WIDTH, ttl=60, memory_bytes=0, metrics=Metrics()
+    )
 
 
 @given(st.binary(max_size=60), st.integers(0, 3))
@@ -89,7 +92,9 @@ async def test_what_was_kept_comes_back_with_a_lifetime(
 
 async def test_what_was_used_last_stays_in_memory(store: Store, valkey: ValkeyServer) -> None:
     room = 3 * (2 * WIDTH + OVERHEAD_BYTES)
-    cache = VectorCache(store, fingerprint="f00d", dimensions=WIDTH, ttl=60, memory_bytes=room)
+    cache = VectorCache(
+        store, fingerprint="f00d", dimensions=WIDTH, ttl=60, memory_bytes=room, metrics=Metrics()
+    )
     kept = {f"{i}": vector(i) for i in range(3)}
     await cache.write(kept)
     with redis.Redis(**valkey.connection_kwargs) as client:
@@ -101,7 +106,9 @@ async def test_what_was_used_last_stays_in_memory(store: Store, valkey: ValkeySe
         assert set(found) == {"0", "2", "3"}
         assert same(found["2"], kept["2"])
         # What Redis gives is kept in memory, too.
-        elsewhere = VectorCache(store, fingerprint="f00d", dimensions=WIDTH, ttl=60, memory_bytes=0)
+        elsewhere = VectorCache(
+            store, fingerprint="f00d", dimensions=WIDTH, ttl=60, memory_bytes=0, metrics=Metrics()
+        )
         await elsewhere.write({"4": vector(4)})
         assert set(await cache.read(["4"])) == {"4"}
         client.flushall()
