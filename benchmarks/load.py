@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import uvloop
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def closed_loop(url: str, bodies: Iterator[bytes], clients: int, seconds: float)
         connections.close()
         return answers
 
-    return asyncio.run(run())
+    return uvloop.run(run())
 
 
 def open_loop(url: str, bodies: Iterable[bytes], rate: float) -> list[Answer]:
@@ -101,7 +102,7 @@ def open_loop(url: str, bodies: Iterable[bytes], rate: float) -> list[Answer]:
         connections.close()
         return list(answers)
 
-    return asyncio.run(run())
+    return uvloop.run(run())
 
 
 def figures(answers: list[Answer]) -> dict[str, Any]:

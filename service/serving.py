@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -20,6 +21,8 @@ from service.settings import Settings
 from service.store import Store
 from service.telemetry import Metrics
 from service.valkey import EmbeddedValkey
+
+WARM_UP_ITEMS = 16
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ async def open_serving(settings: Settings) -> AsyncIterator[Serving]:
         embedder = Embedder(bundle, cache=cache, engine=engine, worker=worker)
         index = ItemIndex(bundle.item_vectors)
         recommender = Recommender(bundle, index=index, embedder=embedder, worker=worker)
-        await _try_model(bundle, embedder, engine, recommender)
+        count = min(WARM_UP_ITEMS, settings.max_queue)
+        await _try_model(bundle, embedder, engine, recommender, count)
         yield Serving(
             settings=settings,
             bundle=bundle,
@@ -135,17 +139,21 @@ async def _open_store(settings: Settings, stack: contextlib.AsyncExitStack) -> S
 
 
 async def _try_model(
-    bundle: Bundle, embedder: Embedder, engine: Engine, recommender: Recommender
+    bundle: Bundle, embedder: Embedder, engine: Engine, recommender: Recommender, count: int
 ) -> None:
-    """Embed and recommend once, past the cache: what is broken shows now, not at the first request."""
+    """Embed and recommend, past the cache: what is broken shows now, not at the first request.
+
+    Items alone and a batch of them: the first product of a size takes longer than those that follow.
+    """
     readable = bundle.manifest.prompt.readable
-    for item_id, attributes in bundle.catalogue:
-        if readable(attributes):
-            item = embedder.prepare(attributes, item_id)
-            break
-    else:
+    some = islice((one for one in bundle.catalogue if readable(one[1])), count)
+    items = [(item_id, embedder.prepare(attributes, item_id)) for item_id, attributes in some]
+    if not items:
         raise BundleError(f"{bundle.path}: no item has an attribute that the model reads")
-    outcome = (await engine.compute({item.key: embedder.prompt(item)}))[item.key]
-    if isinstance(outcome, Exception):
-        raise outcome
-    await recommender.recommend([item_id], k=1, exclude_seen=True, exclude=())
+    prompts = {item.key: embedder.prompt(item) for _, item in items}
+    for key, prompt in prompts.items():
+        outcome = (await engine.compute({key: prompt}))[key]
+        if isinstance(outcome, Exception):
+            raise outcome
+    await engine.compute(prompts)
+    await recommender.recommend([items[0][0]], k=1, exclude_seen=True, exclude=())

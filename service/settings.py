@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         default=2, ge=0, le=1000, description="How long an idle model waits for more items."
     )
     batch_tokens: int = Field(
-        default=1024,
+        default=2048,
         ge=1,
         description="Tokens of a batch: a fuller one is hardly faster, and others wait for it.",
     )

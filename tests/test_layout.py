@@ -23,6 +23,8 @@ CORE_ORDER = [
     "prompt",
     "base_model",
     "forward",
+    "text_tree",
+    "tree_attention",
     "fused",
     "fused_int8",
     "encoder",
