@@ -120,8 +120,8 @@ def main() -> None:
     parts = [tokens[i :: arguments.rounds] for i in range(arguments.rounds)]
     done = [place for part in parts for place in TextTree.of(part).positions]
     asked = [place for length in lengths for place in range(length)]
-    rate = sum(seconds[EXACT]) * statistics.median(rates)
-    share, share_done = (products(base.path, places) / rate for places in (asked, done))
+    possible = sum(seconds[EXACT]) * statistics.median(rates)
+    share, share_done = (products(base.path, places) / possible for places in (asked, done))
     print(
         write_report(
             "encode",

@@ -34,7 +34,7 @@ class Connections:
     free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
 
     async def post(self, path: str, body: bytes) -> Answer:
-        """Send a request and read all of its answer."""
+        """Send a request and read all of its answer; who cancels it hangs up."""
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
@@ -47,15 +47,18 @@ class Connections:
             writer.write(head.encode() + body)
             try:
                 found = await reader.readuntil(b"\r\n\r\n")
+                length = next(
+                    int(line.split(b":")[1])
+                    for line in found.lower().split(b"\r\n")
+                    if line.startswith(b"content-length:")
+                )
+                answer = await reader.readexactly(length)
             except (asyncio.IncompleteReadError, ConnectionError):
-                if not kept:  # one that was kept may have been closed meanwhile
+                if found or not kept:  # one that was kept may have been closed meanwhile
                     raise
-        length = next(
-            int(line.split(b":")[1])
-            for line in found.lower().split(b"\r\n")
-            if line.startswith(b"content-length:")
-        )
-        answer = await reader.readexactly(length)
+            except asyncio.CancelledError:
+                writer.close()
+                raise
         seconds = time.perf_counter() - began
         self.free.append((reader, writer))
         return Answer(int(found.split(b" ", 2)[1]), began, seconds, found, answer)

@@ -81,7 +81,7 @@ def all_rows() -> Iterator[Row]:
             settings = (*PLAIN, f"srs.name={backbone}", f"collaborative.loss={loss}")
             yield Row(f"id/{backbone}/{loss}", "id", overrides=settings)
     for backbone in BACKBONES:
-        settings = (f"srs.name={backbone}", "collaborative.logit_adjustment=0.6")
+        settings = (f"srs.name={backbone}", "collaborative.logit_adjustment=0.8")
         yield Row(f"id-levers/{backbone}", "id", overrides=settings)
     yield Row("raw/sasrec", "adapted", overrides=("scft.epochs=0",))
     yield Row("llminit/sasrec", "llminit", overrides=(*PLAIN, "scft.epochs=0"))

@@ -13,10 +13,10 @@ class AdapterSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    inputs: int = Field(ge=1)  # width of the projected vectors
-    hidden: int | None = Field(default=None, ge=1)  # None: one linear layer
-    experts: int = Field(default=1, ge=1)  # more than one: a mixture of such adapters
-    outputs: int = Field(ge=1)  # width of the SRS
+    inputs: int = Field(ge=1, le=65_536)  # width of the projected vectors
+    hidden: int | None = Field(default=None, ge=1, le=65_536)  # None: one linear layer
+    experts: int = Field(default=1, ge=1, le=256)  # more than one: a mixture of such adapters
+    outputs: int = Field(ge=1, le=65_536)  # width of the SRS
 
 
 class Adapter(nn.Module):

@@ -6,6 +6,7 @@ covered by a hash: the files by ``manifest.json``, the manifest by its own ``bun
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
+from torch import nn
 
 from llmemb.adapter import Adapter, AdapterSettings
 from llmemb.base_model import find_base_model
@@ -105,6 +107,8 @@ class Bundle:
         popularity: int64 ``[items]``, training interactions.
         llm_vectors: float16 ``[items, llm]``.
         item_vectors: float32 ``[items, width]``, what the backbone is scored against.
+        residuals: float32 ``[items, width]``, what training learnt of each item besides its attributes;
+            None: nothing, or the bundle is too old to hold it.
     """
 
     path: Path
@@ -116,11 +120,19 @@ class Bundle:
     backbone: Backbone
     llm_vectors: NDArray[np.float16]
     item_vectors: NDArray[np.float32]
+    residuals: NDArray[np.float32] | None
 
-    def adapt(self, llm_vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return the item vectors of new items, float32 ``[items, width]``, from their LLM vectors."""
+    def adapt(
+        self, llm_vectors: NDArray[np.floating], residuals: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Return item vectors, float32 ``[items, width]``, from LLM vectors ``[items, llm]``.
+
+        ``residuals``, of the same shape as the answer, are those of known items whose attributes changed.
+        """
         with torch.inference_mode():
             adapted = self.adapter(torch.from_numpy(self.projection(llm_vectors)))
+            if residuals is not None:
+                adapted = adapted + torch.from_numpy(residuals)
             vectors: NDArray[np.float32] = self.backbone.item_space(adapted).numpy()
         return vectors
 
@@ -159,6 +171,7 @@ def write_bundle(
     backbone: Backbone,
     llm_vectors: NDArray[np.float16],
     item_vectors: NDArray[np.float32],
+    residuals: NDArray[np.float32] | None,
     card: str,
 ) -> Manifest:
     """Write a bundle into a folder that holds its ``encoder/`` already; return the sealed manifest.
@@ -172,7 +185,10 @@ def write_bundle(
     (folder / SRS_SETTINGS).write_bytes(json_bytes(backbone.settings.model_dump(mode="json")))
     save_tensors(backbone.state_dict(), folder / SRS_MODEL)
     save_arrays({"vectors": llm_vectors}, folder / LLM_VECTORS)
-    save_arrays({"vectors": item_vectors}, folder / ITEM_VECTORS)
+    tables = {"vectors": item_vectors}
+    if residuals is not None:
+        tables["residuals"] = residuals
+    save_arrays(tables, folder / ITEM_VECTORS)
     (folder / CARD).write_text(card, encoding="utf-8")
     files = {
         path.relative_to(folder).as_posix(): sha256_of(path)
@@ -251,26 +267,56 @@ def read_bundle(path: Path) -> Bundle:
 def _load(path: Path, manifest: Manifest) -> Bundle:
     catalogue = Catalogue.read(path / ITEMS)
     popularity = read_parquet(path / ITEMS, ["popularity"])["popularity"].to_numpy()
+    weights, adapter_weights = load_tensors(path / SRS_MODEL), load_tensors(path / ADAPTER)
+    _check_weights(SRS_MODEL, weights, lambda: build_backbone(manifest.srs))
+    _check_weights(ADAPTER, adapter_weights, lambda: Adapter(manifest.adapter))
     backbone = build_backbone(manifest.srs)
-    backbone.load_state_dict(load_tensors(path / SRS_MODEL))
+    backbone.load_state_dict(weights)
+    tables = load_arrays(path / ITEM_VECTORS)
     bundle = Bundle(
         path=path,
         manifest=manifest,
         catalogue=catalogue,
         popularity=popularity,
         projection=Projection.from_tensors(load_arrays(path / PROJECTION)),
-        adapter=Adapter.rebuild(manifest.adapter, load_tensors(path / ADAPTER)),
+        adapter=Adapter.rebuild(manifest.adapter, adapter_weights),
         backbone=backbone.eval().requires_grad_(False),
         llm_vectors=load_arrays(path / LLM_VECTORS)["vectors"],
-        item_vectors=load_arrays(path / ITEM_VECTORS)["vectors"],
+        item_vectors=tables["vectors"],
+        residuals=tables.get("residuals"),
     )
-    expected: dict[str, tuple[NDArray[Any], tuple[int, int]]] = {
-        LLM_VECTORS: (bundle.llm_vectors, (len(catalogue), manifest.llm_dimensions)),
-        ITEM_VECTORS: (bundle.item_vectors, (len(catalogue), manifest.srs.width)),
-    }
-    for name, (array, shape) in expected.items():
-        if array.shape != shape:
-            raise BundleError(f"{name} has shape {array.shape}, not {shape}")
+    items, llm = len(catalogue), manifest.llm_dimensions
+    projected, width = manifest.adapter.inputs, manifest.srs.width
+    expected: list[tuple[str, NDArray[Any], tuple[int, ...], type]] = [
+        (LLM_VECTORS, bundle.llm_vectors, (items, llm), np.float16),
+        (ITEM_VECTORS, bundle.item_vectors, (items, width), np.float32),
+        (f"{PROJECTION}, mean,", bundle.projection.mean, (llm,), np.float32),
+        (f"{PROJECTION}, matrix,", bundle.projection.matrix, (llm, projected), np.float32),
+    ]
+    if bundle.residuals is not None:
+        name = f"{ITEM_VECTORS}, residuals,"
+        expected.append((name, bundle.residuals, (items, width), np.float32))
+    for name, array, shape, dtype in expected:
+        if array.shape != shape or array.dtype != dtype:
+            raise BundleError(
+                f"{name} has shape {array.shape} and type {array.dtype}, not {shape} and {dtype.__name__}"
+            )
         if not np.isfinite(array).all():
             raise BundleError(f"{name} holds values that are not finite")
     return bundle
+
+
+def _check_weights(
+    name: str, weights: Mapping[str, torch.Tensor], build: Callable[[], nn.Module]
+) -> None:
+    """Check that weights are those of a module, before memory is taken for what its settings say.
+
+    Raises:
+        BundleError: a tensor is missing, too many, of another shape or type, or not finite.
+    """
+    with torch.device("meta"):
+        expected = {key: (one.shape, one.dtype) for key, one in build().state_dict().items()}
+    if {key: (one.shape, one.dtype) for key, one in weights.items()} != expected:
+        raise BundleError(f"{name} does not hold the tensors that the manifest's settings ask for")
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise BundleError(f"{name} holds values that are not finite")

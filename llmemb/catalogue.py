@@ -76,6 +76,11 @@ def content_hash(attributes: Attributes) -> str:
     return hashlib.sha256(canonical(attributes)).hexdigest()
 
 
+def canonical_text(text: str) -> str:
+    """Return text as the canonical form has it: composed (NFC), without blanks around it."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
 def _canonical_object(value: Attributes, path: tuple[str | int, ...]) -> dict[str, Any]:
     clean: dict[str, Any] = {}
     for name, inner in value.items():
@@ -114,7 +119,7 @@ def _canonical_text(text: str, path: tuple[str | int, ...]) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise ItemError("the text is not valid Unicode (a lone surrogate)", path) from None
-    return unicodedata.normalize("NFC", text).strip()
+    return canonical_text(text)
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Batches of token ids through a transformers model: padding, pooling, batches of like length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -23,9 +23,9 @@ class TransformersForward:
         # The LLM's own cache serves generation: an encoder would only pay for filling it.
         self._cache = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
 
-    def batches(self, texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        """Yield which texts to compute together so that all are done soonest."""
-        yield from length_batches([len(ids) for ids in texts], BATCH_TOKENS)
+    def batches(self, texts: Sequence[Sequence[int]]) -> Iterable[list[int]]:
+        """Return which texts to compute together so that all are done soonest."""
+        return length_batches([len(ids) for ids in texts], BATCH_TOKENS)
 
     @torch.inference_mode()
     def pooled(self, batch: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:

@@ -7,6 +7,7 @@ are kept for good. Weights are packed for oneDNN once, activation and residual r
 products, norms are folded into the weights behind them.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -22,6 +23,11 @@ from llmemb.tree_attention import TreeAttention
 
 ROWS = 512  # tokens in one matrix product; what a core's cache holds of a layer's activations
 BATCH_TOKENS = 4096  # eight products share the way of a layer's weights into the cache
+
+# oneDNN, and PyTorch's way to it, keep code for each size of product; here sizes are ever other ones, and
+# a thousand kept would take a gigabyte. Enough for one pass; read when they make the first product.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 
 _OPS = torch.ops.mkldnn  # what torch.compile uses on CPUs
 
@@ -96,8 +102,8 @@ class FusedLlama:
         )
 
     def batches(self, texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        """Yield which texts to compute together so that all are done soonest."""
-        yield from tree_batches(texts, BATCH_TOKENS)
+        """Return which texts to compute together so that all are done soonest."""
+        return tree_batches(texts, BATCH_TOKENS)
 
     @torch.inference_mode()
     def pooled(self, batch: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:

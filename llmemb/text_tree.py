@@ -38,7 +38,7 @@ class TextTree:
         own = [0] * len(texts)
         before: Ids = ()
         path = list(range(opening))
-        for i in sorted(range(len(texts)), key=lambda i: list(texts[i])):
+        for i in _in_order(texts):
             shared = max(opening, _shared(before, texts[i]))
             own[i] = len(texts[i]) - shared
             path = path[:shared] + list(range(opening + len(ids), opening + len(ids) + own[i]))
@@ -58,7 +58,7 @@ def tree_batches(texts: Sequence[Ids], tokens: int) -> Iterator[list[int]]:
     """Yield the texts in batches of about so many tokens to compute; in each, those that begin alike."""
     batch: list[int] = []
     total = 0
-    for i in sorted(range(len(texts)), key=lambda i: list(texts[i])):
+    for i in _in_order(texts):
         total += len(texts[i]) - (_shared(texts[batch[-1]], texts[i]) if batch else 0)
         batch.append(i)
         if total >= tokens:
@@ -66,6 +66,11 @@ def tree_batches(texts: Sequence[Ids], tokens: int) -> Iterator[list[int]]:
             batch, total = [], 0
     if batch:
         yield batch
+
+
+def _in_order(texts: Sequence[Ids]) -> list[int]:
+    """Return which text comes when: texts that begin alike are neighbours."""
+    return sorted(range(len(texts)), key=lambda i: list(texts[i]))
 
 
 def _shared(a: Ids, b: Ids) -> int:

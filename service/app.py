@@ -4,13 +4,20 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 import llmemb
-from service import problems
-from service.api import bundle, health, items, metrics, openai, recommend
+from service import access, problems
+from service.access import Access
+from service.api import admin, bundle, catalogue, health, items, metrics, openai, recommend, similar
 from service.intake import Intake
-from service.serving import open_serving
-from service.settings import Settings
+from service.keys import Keys
+from service.observe import Observe
+from service.reload import Served
+from service.serving import open_machine
+from service.settings import Settings, is_loopback
+from service.telemetry import Metrics
+from service.traffic import Traffic
 
 DESCRIPTION = """
 Embeds items from their attributes and recommends the next items for a sequence. An item that was
@@ -20,7 +27,8 @@ Errors are problem details (RFC 9457); where a field is to blame, `errors` names
 """
 
 TAGS = [
-    {"name": "items", "description": "Vectors of items, the catalogue, and what is similar."},
+    {"name": "items", "description": "Vectors of items, and what is similar."},
+    {"name": "catalogue", "description": "Items that come, change and go while the service runs."},
     {"name": "recommendations", "description": "The next items for a sequence of items."},
     {
         "name": "OpenAI-compatible",
@@ -31,14 +39,23 @@ TAGS = [
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the application; its lifespan loads the bundle and raises ``LLMEmbError`` if it cannot."""
+    """Return the application; its lifespan loads the bundle and raises ``LLMEmbError`` if it cannot.
+
+    Raises:
+        SettingsError: the file of keys cannot be used.
+    """
+    registry = Metrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_serving(settings) as serving:
-            app.state.serving = serving
-            yield
-            app.state.serving = None
+        async with open_machine(settings, registry) as machine:
+            app.state.store = machine.store
+            app.state.served = served = Served(machine)
+            try:
+                await served.open()
+                yield
+            finally:
+                await served.close()
 
     app = FastAPI(
         title="LLMEmb",
@@ -48,11 +65,35 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=TAGS,
         lifespan=lifespan,
     )
-    app.state.serving = None
+    app.state.served = app.state.store = None
+    app.state.traffic = Traffic()
     app.add_middleware(
-        Intake, max_requests=settings.max_requests, max_body_bytes=settings.max_body_bytes
+        Intake,
+        traffic=app.state.traffic,
+        max_requests=settings.max_requests,
+        max_body_bytes=settings.max_body_bytes,
+        body_seconds=settings.body_seconds,
     )
     problems.install(app)
-    for resource in (items, recommend, openai, health, bundle, metrics):
+    keys = Keys(settings.keys_file) if settings.keys_file else None
+    if keys:
+        app.add_middleware(Access, keys=keys)
+        access.describe(app)
+    if (
+        settings.cors_origins
+    ):  # outermost: a browser asks first, without the key, whether it may ask
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["ETag", "Retry-After"],
+        )
+    app.add_middleware(Observe, metrics=registry)
+    # Similar before the catalogue, where an id, which may hold slashes, would swallow `/similar`.
+    for resource in (items, similar, catalogue, recommend, openai, health, bundle, metrics):
         app.include_router(resource.router)
+    safe = bool(keys) or is_loopback(settings.host)
+    if settings.admin or (settings.admin is None and safe):
+        app.include_router(admin.router)
     return app

@@ -52,6 +52,7 @@ class VectorCache:
         self._dimensions = dimensions
         self._ttl = ttl
         self._refused = False
+        self._took = metrics.stages["cache"]
         asked = metrics.asked_vectors
         self._in_memory, self._in_redis, self._nowhere = map(
             asked.labels, ("memory", "redis", "model")
@@ -82,7 +83,8 @@ class VectorCache:
             return list(await client.mget(names))
 
         try:
-            values = await self._store.run(mget)
+            with self._took.time():
+                values = await self._store.run(mget)
         except (StoreAwayError, ResponseError):
             return {}
         return {

@@ -1,4 +1,4 @@
-"""The ``serve`` command; everything heavy is imported when it runs."""
+"""The ``serve`` and ``keys`` commands; everything heavy is imported when it runs."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +9,60 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the service's commands to the ``llmemb`` command."""
     app.command()(serve)
+    keys = typer.Typer(
+        help="API keys: who may ask the service what. A running service takes changes up within a second.",
+        no_args_is_help=True,
+    )
+    keys.command()(add)
+    keys.command()(remove)
+    keys.command("list")(show)
+    app.add_typer(keys, name="keys")
+
+
+KeysFile = Annotated[
+    Path,
+    typer.Option("--file", envvar="LLMEMB_KEYS_FILE", help="Where they are kept, as hashes alone."),
+]
+
+
+def add(
+    name: Annotated[str, typer.Argument(help="Whose it is, for example shop-frontend.")],
+    file: KeysFile,
+    scope: Annotated[
+        str,
+        typer.Option(
+            help="read: embed, recommend, look up; write: change the catalogue too; admin: everything."
+        ),
+    ] = "read",
+    per_minute: Annotated[
+        int | None,
+        typer.Option(help="Requests a minute, over all replicas.", show_default="no limit"),
+    ] = None,
+) -> None:
+    """Make a key and print it, once: the file keeps a hash."""
+    from service.keys import add_key
+
+    print(add_key(file, name, scope, per_minute))
+
+
+def remove(name: Annotated[str, typer.Argument(help="Whose.")], file: KeysFile) -> None:
+    """Remove a key: it is good no more."""
+    from service.keys import remove_key
+
+    remove_key(file, name)
+
+
+def show(file: KeysFile) -> None:
+    """List the keys."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from service.keys import read_keys
+
+    table = Table("name", "scope", "a minute", "created")
+    for key in read_keys(file):
+        table.add_row(key.name, key.scope, str(key.per_minute or ""), str(key.created))
+    Console().print(table)
 
 
 def serve(
@@ -46,6 +100,9 @@ def serve(
         settings = Settings(bundle=bundle, **given)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"]) or "the settings"
-        raise SettingsError(f"{name} (LLMEMB_{name.upper()}): {first['msg']}") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        name = "_".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"{name} (LLMEMB_{name.upper()}): {reason}" if name else reason
+        ) from error
     run(settings)

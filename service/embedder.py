@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from service.cache import VectorCache
 from service.engine import Engine
 from service.errors import InvalidFieldError
 from service.llm_vector import LLMVector
+from service.telemetry import Metrics
 
 ADAPTED_AT_ONCE = 4  # items: quicker done than handed to another thread
 ADAPTED_KEPT = 8192  # item vectors of LLM vectors that were adapted last: some 15 MB
@@ -53,14 +55,26 @@ class Embedder:
     """Embeds items of any origin with one bundle."""
 
     def __init__(
-        self, bundle: Bundle, *, cache: VectorCache, engine: Engine, worker: Executor
+        self,
+        bundle: Bundle,
+        *,
+        cache: VectorCache,
+        engine: Engine,
+        worker: Executor,
+        metrics: Metrics,
     ) -> None:
         """Take the bundle, where vectors come from, and the thread that runs the adapter."""
         self._bundle = bundle
         self._cache = cache
         self._engine = engine
         self._worker = worker
+        self._took = metrics.stages["adapter"]
         self._item_vector = lru_cache(ADAPTED_KEPT)(self._adapt_one)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for the model."""
+        return self._engine.waiting
 
     def prepare(self, attributes: Mapping[str, Any], field: str) -> PreparedItem:
         """Check an item's attributes.
@@ -97,6 +111,10 @@ class Embedder:
                 item.field, f"there is nothing to read: no attribute has a value{besides}"
             )
         return template.text(statements)
+
+    def readable(self, item: PreparedItem) -> bool:
+        """Return whether the LLM has anything to read of an item."""
+        return self._bundle.manifest.prompt.readable(json.loads(item.content))
 
     def prepare_text(self, text: str, field: str) -> PreparedItem:
         """Check a text that the LLM reads as it stands.
@@ -160,20 +178,36 @@ class Embedder:
             return await self.adapt(items)
         return np.array([item.llm.values for item in items], dtype=np.float32)
 
-    async def adapt(self, items: Sequence[EmbeddedItem]) -> NDArray[np.float32]:
-        """Return item vectors in the SRS space, float32 ``[items, width]``; at least one item."""
-        vectors = [item.llm.values for item in items]
-        if len(vectors) <= ADAPTED_AT_ONCE:
-            return self._adapt(vectors)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._worker, self._adapt, vectors)
+    async def adapt(
+        self,
+        items: Sequence[EmbeddedItem],
+        residuals: Sequence[NDArray[np.float32] | None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return item vectors in the SRS space, float32 ``[items, width]``; at least one item.
 
-    def _adapt(self, vectors: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]:
-        return np.array([self._item_vector(vector.tobytes()) for vector in vectors])
+        Args:
+            items: as the LLM reads them.
+            residuals: of each, what training learnt of it besides, float32 ``[width]``; None: nothing.
+        """
+        keys = [
+            (item.llm.values.tobytes(), None if residual is None else residual.tobytes())
+            for item, residual in zip(items, residuals or repeat(None, len(items)), strict=True)
+        ]
+        with self._took.time():
+            if len(keys) <= ADAPTED_AT_ONCE:
+                return self._adapt(keys)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._worker, self._adapt, keys)
 
-    def _adapt_one(self, vector: bytes) -> NDArray[np.float32]:
+    def _adapt(self, keys: Sequence[tuple[bytes, bytes | None]]) -> NDArray[np.float32]:
+        return np.array([self._item_vector(*key) for key in keys])
+
+    def _adapt_one(self, vector: bytes, residual: bytes | None) -> NDArray[np.float32]:
         # One at a time: a matrix product rounds by its shape, and an item's vector must not depend
         # on what else is in the request.
-        llm = np.frombuffer(vector, dtype=np.float16)
-        adapted: NDArray[np.float32] = self._bundle.adapt(llm[np.newaxis])[0]
+        llm = np.frombuffer(vector, dtype=np.float16)[np.newaxis]
+        learnt = None
+        if residual is not None:  # copied: PyTorch wants what it may write to
+            learnt = np.frombuffer(residual, dtype=np.float32)[np.newaxis].copy()
+        adapted: NDArray[np.float32] = self._bundle.adapt(llm, learnt)[0]
         return adapted

@@ -10,18 +10,20 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmemb.encoder import Encoder, Tokens
 from llmemb.errors import ItemError
+from service.background import Background
 from service.errors import OverloadedError, UnavailableError
 from service.llm_vector import LLMVector
+from service.telemetry import Metrics
 
 MAX_RETRY_SECONDS = 60
 
@@ -38,7 +40,8 @@ class _Job:
 
     key: str  # content hash: requests for the same item share one job
     prompt: str
-    turn: float  # when it is due, in seconds of the monotonic clock: the queue's order
+    entered: float  # in seconds of the monotonic clock
+    turn: float  # when it is due, by the same clock: the queue's order
     tokens: Tokens | None = None  # None: not tokenised yet
     waiters: int = 0  # requests that want it; at 0 it is not computed
     outcome: asyncio.Future[Outcome] = field(
@@ -65,6 +68,7 @@ class Engine:
         batch_tokens: int,
         max_queue: int,
         deadline_seconds: float,
+        metrics: Metrics,
     ) -> None:
         """Take the encoder and the threads that may use it.
 
@@ -77,6 +81,7 @@ class Engine:
             batch_tokens: tokens of one batch; a longer item goes alone.
             max_queue: items that may wait.
             deadline_seconds: how long a request may take.
+            metrics: told how long stages took.
         """
         self._encoder = encoder
         self._worker = worker
@@ -86,16 +91,22 @@ class Engine:
         self._batch_tokens = batch_tokens
         self._max_queue = max_queue
         self._deadline_seconds = deadline_seconds
+        self._stages = metrics.stages
         self._jobs: dict[str, _Job] = {}  # all that are not answered
         self._queue: dict[str, _Job] = {}  # those of them that nobody has taken yet
         # A heap: tokenised, by turn, some gone since.
         self._ready: list[tuple[float, int, _Job]] = []
         self._numbers = itertools.count()
         self._arrived = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._seconds_per_item = 0.0  # of late; not known yet
         self._busy_seconds = self._busy_items = 0.0
         self._loop = asyncio.create_task(self._serve())
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait."""
+        return len(self._queue)
 
     async def compute(self, prompts: Mapping[str, str]) -> dict[str, Outcome]:
         """Return the LLM vector of each prompt, or why there is none for that one.
@@ -130,7 +141,7 @@ class Engine:
         self._loop.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._loop
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.finish()
         for job in list(self._jobs.values()):
             self._answer(job, UnavailableError("the service is stopping"))
 
@@ -145,11 +156,11 @@ class Engine:
         now = time.monotonic()
         entered = []
         for i, key in enumerate(new):
-            job = _Job(key, prompts[key], turn=now + i * self._seconds_per_item)
+            job = _Job(key, prompts[key], now, turn=now + i * self._seconds_per_item)
             self._jobs[key] = self._queue[key] = job
             entered.append(job)
         if entered:
-            self._start(self._tokenise(entered))
+            self._background.start(self._tokenise(entered))
         jobs = [self._jobs[key] for key in prompts]
         for job in jobs:
             job.waiters += 1
@@ -161,7 +172,8 @@ class Engine:
 
     async def _tokenise(self, jobs: Sequence[_Job]) -> None:
         prompts = [job.prompt for job in jobs]
-        tokenised = await self._each(self._tokenizer, self._encoder.tokenize, prompts)
+        with self._stages["tokenize"].time():
+            tokenised = await self._each(self._tokenizer, self._encoder.tokenize, prompts)
         for job, tokens in zip(jobs, tokenised, strict=True):
             if isinstance(tokens, Exception):
                 self._queue.pop(job.key, None)
@@ -182,9 +194,12 @@ class Engine:
                 continue
             began = time.monotonic()
             tokens = [tokens for _, tokens in batch]
-            computed = await self._each(self._worker, self._encoder.forward, tokens)
+            for job, _ in batch:
+                self._stages["queue"].observe(began - job.entered)
+            with self._stages["forward"].time():
+                computed = await self._each(self._worker, self._encoder.forward, tokens)
             # The model goes on with the next batch while this one is kept and answered.
-            self._start(self._finish(batch, computed))
+            self._background.start(self._finish(batch, computed))
             # Sums that forget: full batches count for more than lone items, which are slower.
             self._busy_seconds = 0.8 * self._busy_seconds + time.monotonic() - began
             self._busy_items = 0.8 * self._busy_items + len(batch)
@@ -225,11 +240,6 @@ class Engine:
         half = len(inputs) // 2
         first = await self._each(thread, function, inputs[:half])
         return first + await self._each(thread, function, inputs[half:])
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _finish(
         self,

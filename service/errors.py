@@ -31,3 +31,15 @@ class UnavailableError(LLMEmbError):
     def __init__(self, reason: str, retry_after: int = 1) -> None:
         self.retry_after = retry_after
         super().__init__(reason)
+
+
+class UnknownAttributeError(LLMEmbError):
+    """No item of the catalogue has an attribute of this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"no item has an attribute {name!r}")
+
+
+class RefusedError(LLMEmbError):
+    """What an operator asked for is not done; the service goes on as before."""

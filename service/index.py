@@ -1,47 +1,269 @@
-"""Exact search over item vectors by inner product, and by cosine where the vectors have unit length."""
+"""Search over item vectors by inner product, and by cosine where the vectors have unit length.
 
+Few items are searched exactly. Many are put into inverted lists, in numbers of less precision, of which a
+search without a filter reads some; how many is measured when they are built. With a filter all are read.
+The best that are found are scored again by their vectors as they were given.
+"""
+
+import math
+import threading
 from collections.abc import Collection
+from typing import Any, Literal
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+EXACT_ITEMS = 50_000  # up to here exact search takes about a millisecond
+DEPTHS = (10, 30, 100, 300)  # how many items are wanted; for more all lists are read
+RECALL = 0.99  # the share of the best so many that a search must find on average
+SAMPLED = 256  # queries that recall is measured with
+TRAINED_ON = 40  # vectors a list, to place its centre
+GROWTH = 2.0  # lists are placed anew where there are so many times more, or fewer, items
+SPARE = 32  # items to score again, besides those wanted
+WIDE = 0.05  # a filter that keeps a larger share is applied after the search, a narrower one inside
+WIDE_TIMES = 1.5  # items found for a wide filter to choose from, besides what its share asks for
+GPU_LARGEST_K = 2048
+
+Storage = Literal["float16", "int8"]
+_FAISS_NAME = {"float16": "SQfp16", "int8": "SQ8"}
+
+Rows = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
 
 class ItemIndex:
-    """Finds the items whose vectors have the largest inner product with a query."""
+    """Finds the items whose vectors have the largest inner product with a query.
 
-    def __init__(self, vectors: NDArray[np.float32]) -> None:
-        """Take float32 ``[items, width]``; an item's row is its position in every answer."""
-        self._size = len(vectors)
-        self._index = faiss.IndexFlatIP(vectors.shape[1])
-        self._index.add(np.ascontiguousarray(vectors))
+    What was there at first is searched by FAISS, what was added since in one small matrix product. One
+    thread may add and remove while others search. A row is never used twice.
+
+    Attributes:
+        rows: how many there are, those removed included.
+        removed: how many were.
+        lists: inverted lists; 0: every search is exact.
+        probes: how many of them are read to find at most so many items, by that number.
+        recall: the share of the best items, as many, that is found then.
+    """
+
+    def __init__(
+        self,
+        vectors: Vectors,
+        *,
+        queries: Vectors | None = None,
+        storage: Storage = "float16",
+        like: "ItemIndex | None" = None,
+    ) -> None:
+        """Take float32 ``[items, width]``; an item's row is its position in every answer.
+
+        Args:
+            vectors: float32 ``[items, width]``; kept, not copied.
+            queries: float32 ``[queries, width]``, such as will come, to measure recall with; None: some of
+                the items.
+            storage: of the numbers in the lists.
+            like: an index of much the same items, whose lists can be used again.
+        """
+        self._queries, self._storage = queries, storage
+        self._vectors = vectors
+        self._added = np.empty((0, vectors.shape[1]), dtype=np.float32)
+        self._alive = np.ones(len(vectors), dtype=bool)
+        self.rows = len(vectors)
+        self.removed = 0
+        self.lists = 0
+        self.probes: dict[int, int] = {}
+        self.recall: dict[int, float] = {}
+        self._main: Any  # faiss has a type for each kind of index
+        self._whole: Any  # what is read to the end
+        self._empty: Any = None  # the lists, their centres placed
+        self._gpu: Any = None
+        if len(vectors) > EXACT_ITEMS:
+            self._build_lists(like)
+        else:
+            self._main = faiss.IndexFlatIP(vectors.shape[1])
+            self._main.add(vectors)
+            self._whole = self._main
+
+    def _build_lists(self, like: "ItemIndex | None") -> None:
+        vectors = self._vectors
+        self._trained_with = len(vectors)
+        if like and like.lists and 1 / GROWTH < len(vectors) / like._trained_with < GROWTH:
+            self._trained_with, self._empty = like._trained_with, like._empty
+        if self._empty is None:
+            lists = 2 ** round(math.log2(4 * math.sqrt(len(vectors))))
+            name = f"IVF{lists},{_FAISS_NAME[self._storage]}"
+            self._empty = faiss.index_factory(vectors.shape[1], name, faiss.METRIC_INNER_PRODUCT)
+            sample = np.random.default_rng(0).permutation(len(vectors))[: TRAINED_ON * lists]
+            self._empty.train(vectors[sample])
+        self._main = faiss.clone_index(self._empty)
+        self._main.add(vectors)
+        self.lists = self._main.nlist
+        # The same lists once more: threads share the work of reading all, and of a few they do not.
+        self._whole = faiss.clone_index(self._empty)
+        self._whole.replace_invlists(self._main.invlists, False)
+        self._whole.ntotal, self._whole.parallel_mode = self._main.ntotal, 1
+        if faiss.get_num_gpus():  # not yet run on one
+            self._gpu = faiss.index_cpu_to_all_gpus(self._main)
+            self._gpu_lock = threading.Lock()
+        self._choose_probes()
+
+    def _choose_probes(self) -> None:
+        """For each depth, read twice as many lists until recall is as wanted."""
+        queries = self._queries
+        if queries is None:
+            some = np.random.default_rng(1).permutation(len(self._vectors))[:SAMPLED]
+            queries = self._vectors[some]
+        _, best = faiss.knn(queries, self._vectors, DEPTHS[-1], faiss.METRIC_INNER_PRODUCT)
+        probes = 1
+        for depth in DEPTHS:
+            self.probes[depth] = probes  # what `search` goes by
+            while (recall := self._recall(queries, best[:, :depth])) < RECALL:
+                if probes >= self.lists:
+                    break
+                self.probes[depth] = probes = min(2 * probes, self.lists)
+            self.recall[depth] = recall
+
+    def _recall(self, queries: Vectors, best: Rows) -> float:
+        hits = [
+            np.intersect1d(those, self.search(query, len(those))[0]).size
+            for query, those in zip(queries, best, strict=True)
+        ]
+        return sum(hits) / best.size
+
+    def rebuilt(self, rows: Rows) -> "ItemIndex":
+        """Return an index of some rows with nothing added and nothing removed; runs in any thread."""
+        return ItemIndex(
+            self.vectors(rows), queries=self._queries, storage=self._storage, like=self
+        )
+
+    @property
+    def added(self) -> int:
+        """How many rows there are besides the first ones."""
+        return self.rows - len(self._vectors)
+
+    def add(self, vector: Vectors) -> int:
+        """Add float32 ``[width]`` and return its row."""
+        row = self.rows
+        if self.added == len(self._added):
+            # Copied, not resized: who searches goes on with the old one.
+            room = np.empty((max(64, len(self._added)), len(vector)), dtype=np.float32)
+            self._added = np.concatenate([self._added, room])
+            self._alive = np.concatenate([self._alive, np.zeros(len(room), dtype=bool)])
+        self._added[self.added] = vector
+        self._alive[row] = True
+        self.rows += 1
+        return row
+
+    def remove(self, row: int) -> None:
+        """Leave a row out of every answer from now on."""
+        self._alive[row] = False
+        self.removed += 1
+
+    def vectors(self, rows: Collection[int] | Rows) -> Vectors:
+        """Return float32 ``[rows, width]``; those of removed rows are still there."""
+        wanted = np.asarray(list(rows), dtype=np.int64)
+        found = np.empty((len(wanted), self._vectors.shape[1]), dtype=np.float32)
+        first = wanted < len(self._vectors)
+        found[first] = self._vectors[wanted[first]]
+        found[~first] = self._added[wanted[~first] - len(self._vectors)]
+        return found
+
+    def present(self) -> NDArray[np.bool_]:
+        """Return which rows are there and not removed, bool ``[rows]``; a copy."""
+        rows = self.rows  # first: what is added meanwhile does not count
+        return self._alive[:rows].copy()
+
+    def above(self, query: Vectors, scores: Vectors) -> Rows:
+        """Return how many items score higher than each of some scores, int64 ``[scores]``.
+
+        Args:
+            query: float32 ``[width]``.
+            scores: float32 ``[scores]``.
+        """
+        present = self.present()
+        added = self._added[: len(present) - len(self._vectors)]
+        ordered = np.sort(np.concatenate([self._vectors @ query, added @ query])[present])
+        return len(ordered) - np.searchsorted(ordered, scores, "right")
 
     def search(
-        self, query: NDArray[np.float32], k: int, excluded: Collection[int] = ()
-    ) -> list[tuple[int, float]]:
-        """Return ``(position, score)`` of the best items, best first.
+        self,
+        query: Vectors,
+        k: int,
+        excluded: Collection[int] = (),
+        among: NDArray[np.bool_] | None = None,
+    ) -> tuple[Rows, Vectors]:
+        """Return the rows of the best items and their scores, best first.
 
         Args:
             query: float32 ``[width]``.
             k: how many are wanted.
-            excluded: positions that may not be answered, each in the index.
+            excluded: rows that may not be answered.
+            among: bool ``[rows]``, those that may, all of which are searched; rows after its end may not.
 
         Returns:
-            exactly ``min(k, items that are not excluded)`` of them.
+            int64 and float32 ``[found]``, exactly ``min(k, items that are there and may be answered)``.
         """
-        out = set(excluded)
-        k = min(k, self._size - len(out))
-        if k <= 0:
-            return []
-        # Excluded inside the search, not after it: k items come back whatever the number excluded.
-        selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(np.array(sorted(out), dtype=np.int64)))
-        parameters = faiss.SearchParameters()
-        parameters.sel = selector
-        scores, positions = self._index.search(query[np.newaxis], k, params=parameters)
-        return list(zip(positions[0].tolist(), scores[0].tolist(), strict=True))
+        wanted = self.present()
+        if among is not None:
+            wanted[: len(among)] &= among[: len(wanted)]
+            wanted[len(among) :] = False
+        wanted[list(excluded)] = False
+        first = len(self._vectors)
+        hidden, probes = len(excluded), self.lists
+        if among is None:  # excluded are what is near: they are to be found before the others
+            fitting = (self.probes[depth] for depth in self.probes if depth >= k + hidden)
+            probes = next(fitting, self.lists)
+        found = self._search_main(query, k, wanted[:first], hidden, probes)
+        recent = np.flatnonzero(wanted[first:])
+        scores = np.concatenate([self._vectors[found] @ query, self._added[recent] @ query])
+        best = np.argsort(-scores, kind="stable")[:k]
+        return np.concatenate([found, recent + first])[best], scores[best]
+
+    def _search_main(
+        self, query: Vectors, k: int, wanted: NDArray[np.bool_], hidden: int, probes: int
+    ) -> Rows:
+        """Return enough of the first rows for the best to be among them, in any order.
+
+        What is found first may hold rows that are not wanted. If enough others are among it, they are
+        the best; if not, rows are chosen inside the search, where that costs more than the products.
+        """
+        count = int(np.count_nonzero(wanted))
+        enough = min(k + SPARE, count)
+        if enough == 0:
+            return np.empty(0, dtype=np.int64)
+        share = count / len(wanted)
+        if share >= WIDE:
+            more = min(len(wanted), int(WIDE_TIMES * enough / share) + hidden)
+            rows = self._nearest(query, more, probes)
+            fitting = rows[(rows >= 0) & wanted[rows]]
+            if len(fitting) >= enough:
+                return fitting
+        bits = np.packbits(wanted, bitorder="little")
+        parameters = _parameters(self.lists)
+        parameters.sel = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+        _, found = self._whole.search(query[np.newaxis], enough, params=parameters)
+        return np.asarray(found[0])
+
+    def _nearest(self, query: Vectors, k: int, probes: int) -> Rows:
+        """Return the best of the first rows, removed ones too; -1 in places that none has."""
+        parameters = _parameters(probes)
+        if self._gpu and k <= GPU_LARGEST_K:
+            with self._gpu_lock:  # its resources are one thread's at a time
+                _, rows = self._gpu.search(query[np.newaxis], k, params=parameters)
+        else:
+            searched = self._main if probes < self.lists else self._whole
+            _, rows = searched.search(query[np.newaxis], k, params=parameters)
+        return np.asarray(rows[0])
 
 
-def unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _parameters(probes: int) -> faiss.SearchParameters:
+    if probes == 0:
+        return faiss.SearchParameters()
+    parameters = faiss.SearchParametersIVF()
+    parameters.nprobe = probes
+    return parameters
+
+
+def unit_length(vectors: Vectors) -> Vectors:
     """Scale float32 ``[..., width]`` to length 1, so that inner product is cosine; zero stays zero."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)

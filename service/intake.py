@@ -8,6 +8,7 @@ import asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.problems import problem
+from service.traffic import Traffic
 
 RETRY_SECONDS = 1
 WATCHED_AFTER_SECONDS = 0.05  # what is answered sooner needs nobody to see whether its client left
@@ -18,32 +19,47 @@ DISCARDED_BODIES = 8  # times the limit; read and dropped, so that the client ge
 class Intake:
     """ASGI middleware that bounds requests in progress and the size of their bodies."""
 
-    def __init__(self, app: ASGIApp, *, max_requests: int, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        traffic: Traffic,
+        max_requests: int,
+        max_body_bytes: int,
+        body_seconds: float,
+    ) -> None:
         """Take the limits; what operators ask is not counted, so that it is answered under any load."""
         self._app = app
+        self._traffic = traffic
         self._max_requests = max_requests
         self._max_body_bytes = max_body_bytes
-        self._in_progress = 0
+        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 429 or 413, or pass the request on with its whole body at hand."""
+        """Answer 503, 429, 413 or 408, or pass the request on with its whole body at hand."""
         if scope["type"] != "http" or scope["path"].startswith(OPERATORS):
             await self._app(scope, receive, send)
             return
-        if self._in_progress >= self._max_requests:
-            detail = f"{self._in_progress} requests are in progress already"
+        if self._traffic.draining:
+            answer = problem(503, "the service is stopping", retry_after=RETRY_SECONDS)
+            await answer(scope, receive, send)
+            return
+        if self._traffic.in_progress >= self._max_requests:
+            detail = f"{self._traffic.in_progress} requests are in progress already"
             await problem(429, detail, retry_after=RETRY_SECONDS)(scope, receive, send)
             return
-        self._in_progress += 1
-        try:
+        with self._traffic.one_more():
             await self._admit(scope, receive, send)
-        finally:
-            self._in_progress -= 1
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await self._read(scope, receive)
+            async with asyncio.timeout(self._body_seconds):
+                body = await self._read(scope, receive)
         except _HungUpError:
+            return
+        except TimeoutError:
+            detail = f"the body did not come within {self._body_seconds:g} seconds"
+            await problem(408, detail, headers={"Connection": "close"})(scope, receive, send)
             return
         if body is None:
             detail = f"the body is larger than {self._max_body_bytes:,} bytes"

@@ -12,16 +12,34 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
-from service.errors import InvalidFieldError, OverloadedError, UnavailableError
+from service.errors import InvalidFieldError, OverloadedError, RefusedError, UnavailableError
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 MAX_ERRORS = 20  # named in one answer; a bad body may hold thousands
+
+BUSY = (413, 429, 503)  # what a request that needs the model may be answered
+
+MEANINGS = {
+    401: "No API key, or one that is not known.",
+    403: "The API key may not do this.",
+    404: "There is no such item.",
+    409: "It is not done, and the service goes on as before; `detail` says why.",
+    412: "The item has another version than is expected, or is there already; see `ETag`.",
+    413: "The body is larger than `LLMEMB_MAX_BODY_BYTES`.",
+    422: "The request cannot be used; `errors` names the fields.",
+    429: "Too much work is waiting; come back after `Retry-After` seconds.",
+    500: "A bug; the log has its traceback.",
+    503: "Not ready; come back after `Retry-After` seconds.",
+}
 
 _ANSWERED = (
     RequestValidationError,
     InvalidFieldError,
     OverloadedError,
+    RefusedError,
     UnavailableError,
     HTTPException,
 )
@@ -84,16 +102,8 @@ def problem(
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what a route's ``responses`` says of these errors, and of 422 and 500."""
-    meanings = {
-        404: "There is no such item.",
-        413: "The body is larger than `LLMEMB_MAX_BODY_BYTES`.",
-        422: "The request cannot be used; `errors` names the fields.",
-        429: "Too much work is waiting; come back after `Retry-After` seconds.",
-        500: "A bug; the log has its traceback.",
-        503: "Not ready; come back after `Retry-After` seconds.",
-    }
     return {
-        status: {"model": Problem, "description": meanings[status]}
+        status: {"model": Problem, "description": MEANINGS[status]}
         for status in sorted({*statuses, 422, 500})
     }
 
@@ -125,14 +135,34 @@ async def _answer(request: Request, error: Exception) -> Response:
             return answer(422, str(error), errors=errors)
         case OverloadedError():
             return answer(429, str(error), retry_after=error.retry_after)
+        case RefusedError():
+            return answer(409, str(error))
         case UnavailableError():
             return answer(503, str(error), retry_after=error.retry_after)
+        case HTTPException() if error.status_code == 400:
+            # FastAPI's word for a body that is not even text.
+            errors = [FieldProblem(field="body", reason="not JSON")]
+            return answer(422, "body: not JSON", errors=errors)
+        case HTTPException() if error.status_code == 405:
+            return answer(405, str(error.detail), headers={"Allow": ", ".join(_methods(request))})
         case HTTPException():
             headers = dict(error.headers) if error.headers else None
             return answer(error.status_code, str(error.detail), headers=headers)
         case _:
             # Starlette raises the error again behind this answer, and the server logs its traceback.
             return answer(500, "the service failed on this request; its log says how")
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods that a path has, over all of its routes; Starlette names those of the first."""
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.router.routes
+        )
+    ]
 
 
 def _field(location: Sequence[str | int]) -> str:
@@ -163,6 +193,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             for operation in path.values():
                 for status, response in operation["responses"].items():
                     if int(status) >= 400:
-                        response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}
+                        (schema,) = response["content"].values()
+                        response["content"] = {MEDIA_TYPE: schema}
         app.openapi_schema = document
     return app.openapi_schema

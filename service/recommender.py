@@ -4,21 +4,24 @@ Without a usable item in the sequence the most popular items are the answer.
 """
 
 import asyncio
-import heapq
 from collections.abc import Collection, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import islice
-from operator import itemgetter
+from functools import partial
+from itertools import chain, islice
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from llmemb.bundle import Bundle
 from service.embedder import Embedder, PreparedItem
-from service.index import ItemIndex
+from service.errors import InvalidFieldError
+from service.explain import drivers, strongest
+from service.live import LiveCatalogue
+from service.live_items import LiveItems
+from service.ranking import Wanted, ranked
+from service.telemetry import Metrics
+from service.user_vectors import UserVectors
 
 Source = Literal["model", "popular"]
 
@@ -31,102 +34,172 @@ class Recommendation:
         items: ``(id, score)``, best first.
         source: whether scores are the model's inner products or numbers of training interactions.
         unknown: the ids in the sequence that the catalogue lacks, each once.
+        eligible: how many items pass the filter.
+        because: for each item, ``(place, change)`` of the entries of the sequence that drove it: where
+            in the sequence it stands, and what the score loses without it. Only if asked for.
     """
 
     items: list[tuple[str, float]]
     source: Source
     unknown: list[str]
+    eligible: int
+    because: list[list[tuple[int, float]]] | None = None
+
+
+@dataclass(frozen=True)
+class _History:
+    """What the backbone can read of a sequence.
+
+    Attributes:
+        entries: rows and cold items, oldest first.
+        places: where in the sequence each stands.
+        unknown: ids that the catalogue lacks, each once.
+    """
+
+    entries: list[int | PreparedItem]
+    places: list[int]
+    unknown: list[str]
+
+    @classmethod
+    def of(cls, sequence: Sequence[str | PreparedItem], items: LiveItems) -> "_History":
+        entries = [
+            entry if isinstance(entry, PreparedItem) else items.row_of.get(entry)
+            for entry in sequence
+        ]
+        unknown = [
+            given
+            for given, entry in zip(sequence, entries, strict=True)
+            if isinstance(given, str) and entry is None
+        ]
+        return cls(
+            [entry for entry in entries if entry is not None],
+            [place for place, entry in enumerate(entries) if entry is not None],
+            list(dict.fromkeys(unknown)),
+        )
 
 
 class Recommender:
-    """Recommends from one bundle's catalogue."""
+    """Recommends from the live catalogue."""
 
     def __init__(
-        self, bundle: Bundle, *, index: ItemIndex, embedder: Embedder, worker: Executor
+        self,
+        bundle: Bundle,
+        *,
+        live: LiveCatalogue,
+        embedder: Embedder,
+        users: UserVectors,
+        metrics: Metrics,
     ) -> None:
-        """Take the bundle, an index over its item vectors, and the thread that runs the backbone."""
+        """Take the bundle, what can be recommended, and the backbone at work."""
         self._bundle = bundle
-        self._index = index
+        self._live = live
         self._embedder = embedder
-        self._worker = worker
-        self._by_popularity = np.argsort(-bundle.popularity, kind="stable").tolist()
+        self._users = users
+        self._took = metrics.stages["index"]
+        self._repeat_bias = float(bundle.backbone.repeat_bias.item())
 
     async def recommend(
         self,
         sequence: Sequence[str | PreparedItem],
+        wanted: Wanted,
         *,
-        k: int,
-        exclude_seen: bool,
-        exclude: Collection[str],
+        exclude_seen: bool = True,
+        exclude: Collection[str] = (),
+        explain: bool = False,
     ) -> Recommendation:
         """Recommend the next items after a sequence.
 
         Args:
             sequence: ids and cold items, oldest first; ids that are not known are passed over.
-            k: how many are wanted; fewer come only where fewer are eligible.
+            wanted: how many, and how they are chosen; fewer come only where fewer are eligible.
             exclude_seen: leave out the items of the sequence.
             exclude: ids to leave out too.
+            explain: tell which entries of the sequence drove each item.
 
         Raises:
             InvalidFieldError: the model cannot embed a cold item.
+            UnknownAttributeError: the filter names an attribute that no item has.
             OverloadedError: too much is waiting for the model.
         """
-        known = self._bundle.catalogue.index
-        usable: list[int | PreparedItem] = []
-        unknown: dict[str, None] = {}
-        for entry in sequence:
-            if isinstance(entry, PreparedItem):
-                usable.append(entry)
-            elif (position := known.get(entry)) is not None:
-                usable.append(position)
-            else:
-                unknown[entry] = None
-        excluded = {known[item_id] for item_id in exclude if item_id in known}
-        seen = {entry for entry in usable if isinstance(entry, int)} - excluded
-        source: Source = "model" if usable else "popular"
-        if usable:
-            user = await self.user_vector(usable)
-            found = await asyncio.to_thread(self._index.search, user, k, excluded | seen)
-            if not exclude_seen:
-                found = heapq.nlargest(k, found + self._repeats(user, seen), key=itemgetter(1))
-        else:
-            found = self._popular(k, excluded)
-        ids = self._bundle.catalogue.ids
-        return Recommendation([(ids[i], score) for i, score in found], source, list(unknown))
-
-    async def user_vector(self, sequence: Sequence[int | PreparedItem]) -> NDArray[np.float32]:
-        """Return the backbone's user vector, float32 ``[width]``, after the most recent items.
-
-        Args:
-            sequence: positions in the catalogue and cold items, oldest first, at least one.
-        """
-        recent = sequence[-self._bundle.manifest.srs.max_length :]
-        cold = [entry for entry in recent if isinstance(entry, PreparedItem)]
-        adapted = iter(await self._embedder.adapt(await self._embedder.embed(cold)) if cold else ())
-        vectors = np.stack(
-            [
-                next(adapted)
-                if isinstance(entry, PreparedItem)
-                else self._bundle.item_vectors[entry]
-                for entry in recent
-            ]
+        items = self._live.items
+        history = _History.of(sequence, items)
+        excluded = items.rows(exclude)
+        if not history.entries:
+            matching = await asyncio.to_thread(items.matching, wanted.conditions)
+            named = self._popular(items, wanted.k, matching, excluded)
+            eligible = int(np.count_nonzero(matching))
+            because: list[list[tuple[int, float]]] | None = [[] for _ in named] if explain else None
+            return Recommendation(named, "popular", history.unknown, eligible, because)
+        seen = {entry for entry in history.entries if isinstance(entry, int)}
+        vectors = await self._vectors(items, history.entries)
+        user = await self._users.of(vectors)
+        rank = partial(
+            ranked,
+            items,
+            user,
+            wanted,
+            excluded=excluded | seen if exclude_seen else excluded,
+            repeated=() if exclude_seen else seen - excluded,
+            repeat_bias=self._repeat_bias,
         )
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._worker, self._run_backbone, vectors)
+        with self._took.time():
+            found, eligible = await asyncio.to_thread(rank)
+        because = None
+        if explain:
+            shown = items.index.vectors([row for row, _ in found])
+            changes = await drivers(self._users, vectors, user, shown)
+            places = history.places[-len(vectors) :]
+            because = [strongest(places, change) for change in changes]
+        named = [(items.id_at(row), score) for row, score in found]
+        return Recommendation(named, "model", history.unknown, eligible, because)
 
-    @torch.inference_mode()
-    def _run_backbone(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        batch, lengths = torch.from_numpy(vectors).unsqueeze(0), torch.tensor([len(vectors)])
-        user: NDArray[np.float32] = self._bundle.backbone.user_vectors(batch, lengths)[0].numpy()
-        return user
+    async def standing(
+        self, sequence: Sequence[str | PreparedItem], candidates: Sequence[PreparedItem]
+    ) -> list[tuple[float, int]]:
+        """Return the score and the rank among all items that each candidate has after a sequence.
 
-    def _repeats(self, user: NDArray[np.float32], seen: Collection[int]) -> list[tuple[int, float]]:
-        """Return the items of the sequence itself with their scores, which hold the repeat bias."""
-        positions = list(seen)
-        scores = self._bundle.item_vectors[positions] @ user
-        scores += self._bundle.backbone.repeat_bias.item()
-        return list(zip(positions, scores.tolist(), strict=True))
+        Raises:
+            InvalidFieldError: nothing of the sequence is known, or the model cannot embed an item.
+            OverloadedError: too much is waiting for the model.
+        """
+        items = self._live.items
+        history = _History.of(sequence, items)
+        if not history.entries:
+            raise InvalidFieldError("sequence", "no item of it is known")
+        user = await self._users.of(await self._vectors(items, history.entries))
+        vectors = await self._embedder.adapt(await self._embedder.embed(candidates))
+        scores = vectors @ user
+        above = await asyncio.to_thread(items.index.above, user, scores)
+        return list(zip(scores.tolist(), (above + 1).tolist(), strict=True))
 
-    def _popular(self, k: int, excluded: Collection[int]) -> list[tuple[int, float]]:
-        eligible = (i for i in self._by_popularity if i not in excluded)
-        return [(i, float(self._bundle.popularity[i])) for i in islice(eligible, k)]
+    async def _vectors(
+        self, items: LiveItems, entries: Sequence[int | PreparedItem]
+    ) -> NDArray[np.float32]:
+        """Return the item vectors that the backbone reads: the most recent, float32 ``[read, width]``."""
+        recent = entries[-self._bundle.manifest.srs.max_length :]
+        cold = [entry for entry in recent if isinstance(entry, PreparedItem)]
+        vectors = np.empty((len(recent), self._bundle.manifest.srs.width), dtype=np.float32)
+        is_row = np.array([isinstance(entry, int) for entry in recent])
+        vectors[is_row] = items.index.vectors([e for e in recent if isinstance(e, int)])
+        if cold:
+            vectors[~is_row] = await self._embedder.adapt(await self._embedder.embed(cold))
+        return vectors
+
+    def _popular(
+        self,
+        items: LiveItems,
+        k: int,
+        matching: NDArray[np.bool_],
+        excluded: Collection[int],
+    ) -> list[tuple[str, float]]:
+        """Return the items used most in training, then those that came since."""
+        ids = chain(items.trained, (one for one in items.row_of if one not in items.trained))
+        eligible = (
+            one
+            for one in ids
+            if (row := items.row_of.get(one)) is not None
+            and row not in excluded
+            and row < len(matching)
+            and matching[row]
+        )
+        return [(one, float(items.trained.get(one, 0))) for one in islice(eligible, k)]

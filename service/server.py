@@ -1,7 +1,8 @@
 """The process around the application: the port, signals, logging, and the server's life."""
 
+import asyncio
+import contextlib
 import errno
-import logging
 import signal
 import socket
 
@@ -9,8 +10,11 @@ import uvicorn
 import uvloop
 
 from llmemb.errors import SettingsError
+from service.observe import set_up_logging
 from service.settings import Settings
+from service.traffic import Traffic
 
+CLOSING_SECONDS = 1  # for connections, when nothing is in progress any more
 KEEP_ALIVE_SECONDS = 75  # longer than proxies and clients keep an idle one: they close it, not we
 
 
@@ -42,7 +46,7 @@ def run(settings: Settings) -> None:
         LLMEmbError: the port, the bundle, the base model or the state directory cannot be used.
     """
     with listen(settings.host, settings.port) as listener:
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        set_up_logging(settings.log_format, settings.log_level)
         signal.signal(signal.SIGTERM, _end)
         signal.signal(signal.SIGINT, _end)
         uvloop.run(_serve(settings, listener))
@@ -51,39 +55,70 @@ def run(settings: Settings) -> None:
 async def _serve(settings: Settings, listener: socket.socket) -> None:
     # Here and not above: a port in use is told at once, not after seconds of importing PyTorch.
     from service.app import create_app
+    from service.protocol import bounded_protocol
 
     app = create_app(settings)
     config = uvicorn.Config(
         app,
+        http=bounded_protocol(settings),
+        ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
         log_level="warning",
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=settings.shutdown_seconds,
+        timeout_graceful_shutdown=CLOSING_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
     )
-    server = uvicorn.Server(config)
+    try:
+        config.load()
+    except OSError as error:  # a file that is missing, or no certificate
+        raise SettingsError(f"{settings.tls_cert} and {settings.tls_key}: {error}") from error
+    server = _Server(config)
     # The lifespan is entered here, not by uvicorn, which would log its errors as tracebacks.
     async with app.router.lifespan_context(app):
+        ending: list[asyncio.Task[None]] = []
 
-        def end_gently(*_: object) -> None:
-            server.should_exit = True
+        def end(*_: object) -> None:
+            if ending:
+                server.should_exit = True  # who asks twice does not want to wait
+            else:
+                ending.append(asyncio.create_task(_drain(server, app.state.traffic, settings)))
 
-        # uvicorn raises the signal that ended it once more: this time it must end nothing.
-        signal.signal(signal.SIGTERM, end_gently)
-        signal.signal(signal.SIGINT, end_gently)
+        for one in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(one, end)
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        print(f"LLMEmb serves {settings.bundle} at http://{shown}:{port}/docs", flush=True)
-        model = app.state.serving
+        scheme = "https" if settings.tls_cert else "http"
+        print(f"LLMEmb serves {settings.bundle} at {scheme}://{shown}:{port}/docs", flush=True)
+        model = app.state.served.serving
         print(
             f"the LLM runs on {model.device} in {model.dtype}, {model.threads} threads, "
             f"{model.forward_pass} forward pass",
             flush=True,
         )
         await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, but signals are not its matter."""
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        """Leave signals as they are."""
+        return contextlib.nullcontext()
+
+
+async def _drain(server: uvicorn.Server, traffic: Traffic, settings: Settings) -> None:
+    """Take no more requests, finish those in progress, and let the server end."""
+    traffic.draining = True
+    await asyncio.sleep(settings.drain_seconds)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(settings.shutdown_seconds):
+            await traffic.idle()
+    server.should_exit = True
 
 
 def _end(*_: object) -> None:

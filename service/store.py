@@ -11,11 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from llmemb.errors import LLMEmbError, SettingsError
+from service.redis_url import connect
 
 PROBE_SECONDS = 1.0
 MAX_CALLS = 32  # at once; more wait for a slot, so that the server sees a bounded load
@@ -39,7 +38,7 @@ class Store:
         """Take the server's URL; nothing is sent before :meth:`open`.
 
         Args:
-            url: ``redis://``, ``rediss://`` or ``unix://``.
+            url: see :func:`service.redis_url.connect`.
             timeout: seconds that one call may take, connecting included.
             revive: called (in a thread) when a probe fails; starts the server again if it died.
 
@@ -47,18 +46,13 @@ class Store:
             SettingsError: the URL is not one.
         """
         try:
-            self._client = Redis.from_url(
-                url,
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,  # no pushed messages: with them redis-py skips its check for stale replies
-            )
+            self._client = connect(url, timeout)
         except ValueError:
             # The URL may hold a password: it is not repeated.
             raise SettingsError(
                 "LLMEMB_REDIS_URL is not a Redis URL; it looks like redis://host:6379/0, "
-                "rediss://user:password@host:6379/0 or unix:///path/to/socket"
+                "rediss://user:password@host:6379/0, unix:///path/to/socket or "
+                "redis+sentinel://:password@host:26379,host:26379/primary/0"
             ) from None
         self._timeout = timeout
         self._revive = revive

@@ -12,15 +12,17 @@ from transformers import AutoModel, AutoTokenizer
 from llmemb.adapter import Adapter, AdapterSettings
 from llmemb.base_model import find_base_model
 from llmemb.bundle import (
+    MANIFEST,
     BaseModelReference,
     DataFacts,
     Manifest,
     encoder_fingerprint,
+    read_manifest,
     write_bundle,
 )
 from llmemb.catalogue import Catalogue
 from llmemb.encoder import EncoderSettings, load_encoder
-from llmemb.files import sha256_of
+from llmemb.files import json_bytes, sha256_of
 from llmemb.projection import fit_projection
 from llmemb.prompt import PromptTemplate
 from llmemb.srs import BackboneSettings, build_backbone
@@ -45,8 +47,12 @@ def film_id(i: int) -> str:
     return {0: "a/b c", 1: "Ümläut?x=1", 2: "x/y/z"}.get(i, f"film-{i}")
 
 
-def make_tiny_bundle(folder: Path) -> Path:
-    """Write the base model to ``folder/base`` and the bundle to ``folder/bundle``; return the latter."""
+def make_tiny_bundle(folder: Path, *, residuals: bool = False, width: int = WIDTH) -> Path:
+    """Write the base model to ``folder/base`` and the bundle to ``folder/bundle``; return the latter.
+
+    ``residuals``: training learnt something of each item besides its attributes. ``width``: of item
+    vectors.
+    """
     base = find_base_model(str(make_tiny_llm(folder / "base")))
     bundle = folder / "bundle"
     torch.manual_seed(1)
@@ -61,15 +67,16 @@ def make_tiny_bundle(folder: Path) -> Path:
     encoder = load_encoder(bundle / "encoder", base, ENCODER)
     llm = encoder.encode([PROMPT.render(attributes) for attributes in catalogue.attributes])
     projection = fit_projection(llm, 12, "pca")
-    adapter = Adapter(AdapterSettings(inputs=projection.dimensions, outputs=WIDTH)).eval()
+    adapter = Adapter(AdapterSettings(inputs=projection.dimensions, outputs=width)).eval()
     srs = BackboneSettings(
-        width=WIDTH, blocks=1, max_length=MAX_LENGTH, unit_items=True, repeat_bias=True
+        width=width, blocks=1, max_length=MAX_LENGTH, unit_items=True, repeat_bias=True
     )
     backbone = build_backbone(srs).eval()
     torch.nn.init.constant_(backbone.repeat_bias, TINY_REPEAT_BIAS)
     with torch.inference_mode():
         adapted = adapter(torch.from_numpy(projection(llm)))
-        item_vectors = backbone.item_space(adapted).numpy()
+        learnt = 0.3 * torch.randn_like(adapted) if residuals else torch.zeros_like(adapted)
+        item_vectors = backbone.item_space(adapted + learnt).numpy()
     rng = np.random.default_rng(3)
     lora = sha256_of(bundle / "encoder" / "adapter_model.safetensors")
     manifest = Manifest(
@@ -95,6 +102,15 @@ def make_tiny_bundle(folder: Path) -> Path:
         backbone=backbone,
         llm_vectors=llm,
         item_vectors=item_vectors,
+        residuals=learnt.numpy() if residuals else None,
         card="# tiny\n",
     )
     return bundle
+
+
+def reseal(bundle: Path, **changes: Any) -> None:
+    """Write the manifest that a bundle's trainer would after its files, or these of its fields, changed."""
+    manifest = read_manifest(bundle)
+    files = {name: sha256_of(bundle / name) for name in manifest.files}
+    sealed = manifest.model_copy(update={"files": files, **changes}).sealed()
+    (bundle / MANIFEST).write_bytes(json_bytes(sealed.model_dump(mode="json")))

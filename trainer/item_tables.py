@@ -95,3 +95,10 @@ class AdaptedTable(ItemTable):
             gate = gate * (torch.rand_like(gate) >= self.id_dropout)
         residual = self.residual if items is None else F.embedding(items, self.residual)
         return adapted + gate * residual
+
+    def residuals(self) -> NDArray[np.float32] | None:
+        """Return what is added for each item, float32 ``[items, width]``; None: nothing is."""
+        if self.residual is None:
+            return None
+        gated: NDArray[np.float32] = (self.gate * self.residual).detach().numpy()
+        return gated

@@ -155,7 +155,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "batch_size": 128,
             "epochs": 60,
             "patience": 6,
-            "logit_adjustment": 0.6,
+            "logit_adjustment": 0.8,
             "id_dropout": 0.5,
             "alignment_weight": 0.0,
         },

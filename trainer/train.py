@@ -267,6 +267,7 @@ class Run:
                 backbone=model.backbone,
                 llm_vectors=self.llm_vectors,
                 item_vectors=model.item_vectors().numpy(),
+                residuals=model.table.residuals(),
                 card=model_card(manifest),
             )
 

@@ -16,11 +16,13 @@ class BackboneSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: BackboneName = "sasrec"
-    width: int = Field(default=64, ge=1)  # of item and user vectors
-    blocks: int = Field(default=2, ge=1)  # transformer blocks or GRU layers
+    width: int = Field(default=64, ge=1, le=8192)  # of item and user vectors
+    blocks: int = Field(default=2, ge=1, le=128)  # transformer blocks or GRU layers
     heads: int = Field(default=1, ge=1)  # of attention; a GRU has none
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    max_length: int = Field(default=50, ge=1)  # a longer sequence keeps its most recent items
+    max_length: int = Field(
+        default=50, ge=1, le=100_000
+    )  # a longer sequence keeps its most recent items
     unit_items: bool = False  # item vectors are scaled to length 1: none is favoured by its norm
     repeat_bias: bool = False  # learn how much (un)likelier an item is that the sequence holds
 

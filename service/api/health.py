@@ -6,7 +6,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from service.api.deps import serving_of
+from service.errors import UnavailableError
 from service.problems import responses
+from service.traffic import Traffic
 
 router = APIRouter(prefix="/health", tags=["operations"])
 
@@ -25,6 +27,10 @@ class Ready(BaseModel):
     cache: Literal["up", "away"] = Field(
         description="`away`: vectors are kept in this process alone."
     )
+    catalogue: Literal["durable", "kept", "away"] = Field(
+        description="`durable`: a change of the catalogue is on disk once it is acknowledged; `kept`: "
+        "Redis has it, and keeps it as it is set up to; `away`: nothing can be changed now."
+    )
 
 
 @router.get("/live", summary="Does the process live?", responses=responses())
@@ -35,6 +41,18 @@ async def live() -> Live:
 
 @router.get("/ready", summary="Can it answer requests?", responses=responses(503))
 async def ready(http: Request) -> Ready:
-    """Answer 200 once the model has run; with Redis away the service is ready all the same."""
+    """Answer 200 once the model has run; with Redis away the service is ready all the same.
+
+    503 while it ends, and while the thread of the model hangs.
+    """
     serving = serving_of(http)
-    return Ready(bundle=serving.bundle.manifest.bundle, cache="up" if serving.store.up else "away")
+    traffic: Traffic = http.app.state.traffic
+    if traffic.draining:
+        raise UnavailableError("the service is stopping")
+    for name, seconds in serving.watchdog.hung.items():
+        raise UnavailableError(f"the {name} has not answered for {seconds:.0f} seconds")
+    return Ready(
+        bundle=serving.bundle.manifest.bundle,
+        cache="up" if serving.store.up else "away",
+        catalogue=serving.live.guarantee,
+    )

@@ -1,26 +1,21 @@
-"""Items: their vectors, what the catalogue knows of them, and what is similar to them."""
+"""Items' vectors from their attributes."""
 
-import asyncio
 import base64
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Body as FromBody
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from service.api.deps import check_at_most, serving_of
 from service.api.json_route import JSONRoute
-from service.api.schemas import HEAT, RONIN, Body, ColdItem, Count, ItemId
-from service.index import unit_length
-from service.problems import responses
-from service.serving import Serving
+from service.api.schemas import HEAT, RONIN, Body, ColdItem, ItemId
+from service.problems import BUSY, responses
 
 router = APIRouter(prefix="/items", tags=["items"], route_class=JSONRoute)
-
-BUSY = (413, 429, 503)  # what a request that needs the model may be answered
 
 
 class ItemToEmbed(ColdItem):
@@ -74,35 +69,6 @@ class EmbedAnswer(BaseModel):
     dimensions: int
     data: list[Embedding]
     usage: Usage
-
-
-class ItemAnswer(BaseModel):
-    """What the catalogue knows of an item."""
-
-    id: str
-    attributes: dict[str, Any] = Field(examples=[HEAT])
-    popularity: int = Field(description="Interactions with it in the training data.")
-
-
-class SimilarItem(BaseModel):
-    """A neighbour of an item."""
-
-    id: str
-    score: float = Field(description="Cosine similarity of the item vectors.")
-    attributes: dict[str, Any]
-
-
-class SimilarAnswer(BaseModel):
-    """The nearest items, nearest first."""
-
-    bundle: str
-    items: list[SimilarItem]
-
-
-class SimilarRequest(ColdItem):
-    """An item given by its attributes, to find items like it."""
-
-    k: Count = 10
 
 
 @router.post(
@@ -169,72 +135,6 @@ async def embed(
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
     return Response(orjson.dumps(answer), media_type="application/json")
-
-
-@router.post(
-    "/similar", summary="Find items like one given by its attributes", responses=responses(*BUSY)
-)
-async def similar_to_attributes(
-    http: Request,
-    request: Annotated[
-        SimilarRequest,
-        FromBody(openapi_examples={"film": {"value": {"attributes": RONIN, "k": 5}}}),
-    ],
-) -> SimilarAnswer:
-    """Return the items of the catalogue whose vectors point the same way."""
-    serving = serving_of(http)
-    check_at_most(serving.settings.max_k, request.k, "k")
-    item = serving.embedder.prepare(request.attributes, "attributes")
-    vectors = await serving.embedder.adapt(await serving.embedder.embed([item]))
-    return await _similar(serving, vectors[0], request.k, excluded=())
-
-
-# Before the route of the item itself: an id may hold slashes, and would swallow the end of this path.
-@router.get(
-    "/{item_id:path}/similar",
-    summary="Find items like one of the catalogue",
-    responses=responses(404, 503),
-)
-async def similar_to_item(http: Request, item_id: str, k: Count = 10) -> SimilarAnswer:
-    """Return the items whose vectors point the same way, the item itself left out."""
-    serving = serving_of(http)
-    check_at_most(serving.settings.max_k, k, "k")
-    position = _position(serving, item_id)
-    vector = serving.bundle.item_vectors[position]
-    return await _similar(serving, vector, k, excluded=(position,))
-
-
-@router.get("/{item_id:path}", summary="Look an item up", responses=responses(404, 503))
-async def item(http: Request, item_id: str) -> ItemAnswer:
-    """Return an item's attributes and its popularity."""
-    serving = serving_of(http)
-    position = _position(serving, item_id)
-    return ItemAnswer(
-        id=item_id,
-        attributes=serving.bundle.catalogue.attributes[position],
-        popularity=int(serving.bundle.popularity[position]),
-    )
-
-
-def _position(serving: Serving, item_id: str) -> int:
-    position = serving.bundle.catalogue.index.get(item_id)
-    if position is None:
-        raise HTTPException(404, f"there is no item {item_id!r}")
-    return position
-
-
-async def _similar(
-    serving: Serving, vector: NDArray[np.float32], k: int, excluded: tuple[int, ...]
-) -> SimilarAnswer:
-    found = await asyncio.to_thread(serving.similar.search, unit_length(vector), k, excluded)
-    catalogue = serving.bundle.catalogue
-    return SimilarAnswer(
-        bundle=serving.bundle.manifest.bundle,
-        items=[
-            SimilarItem(id=catalogue.ids[i], score=score, attributes=catalogue.attributes[i])
-            for i, score in found
-        ],
-    )
 
 
 def encoded(vector: NDArray[np.float32], encoding: Literal["float", "base64"]) -> list[float] | str:

@@ -1,4 +1,7 @@
-"""Routes that take JSON, on a short way: what the client sent is read and checked once, by pydantic."""
+"""Routes that take JSON, on a short way: what the client sent is read and checked once, by pydantic.
+
+A list of items may come as NDJSON, too: one item a line.
+"""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -6,6 +9,12 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+from starlette.types import Message
+
+from service.errors import InvalidFieldError
+
+JSON, NDJSON = "application/json", "application/x-ndjson"
 
 
 class JSONRoute(APIRoute):
@@ -31,7 +40,7 @@ class JSONRoute(APIRoute):
         request_name, body_name = takes.request_param_name, body.name
 
         async def handle_json(http: Request) -> Response:
-            if http.headers.get("content-type") != "application/json":
+            if http.headers.get("content-type") != JSON:
                 return await handle(http)
             try:
                 given = body_type.validate_json(await http.body())
@@ -40,6 +49,43 @@ class JSONRoute(APIRoute):
             answer = await self.endpoint(**{request_name: http, body_name: given})
             if isinstance(answer, Response):
                 return answer
-            return Response(answer.model_dump_json(), media_type="application/json")
+            return Response(answer.model_dump_json(), media_type=JSON)
 
         return handle_json
+
+
+class ItemsRoute(JSONRoute):
+    """A route whose body, ``{"items": [..]}``, may come as NDJSON: an item a line."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        handle = super().get_route_handler()
+
+        async def handle_lines(http: Request) -> Response:
+            if http.headers.get("content-type") != NDJSON:
+                return await handle(http)
+            body = _items(await http.body())
+            headers = [one for one in http.scope["headers"] if one[0] != b"content-type"]
+            scope = {**http.scope, "headers": [*headers, (b"content-type", JSON.encode())]}
+
+            async def receive() -> Message:
+                return {"type": "http.request", "body": body, "more_body": False}
+
+            return await handle(Request(scope, receive))
+
+        return handle_lines
+
+
+def _items(lines: bytes) -> bytes:
+    """Return the body that holds those items in a list.
+
+    Raises:
+        InvalidFieldError: a line is not JSON.
+    """
+    items = [line for line in lines.split(b"\n") if line.strip()]
+    for i, line in enumerate(items):
+        try:
+            from_json(line)
+        except ValueError as error:
+            raise InvalidFieldError(f"items.{i}", f"not JSON: {error}") from error
+    return b'{"items":[' + b",".join(items) + b"]}"

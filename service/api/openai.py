@@ -13,10 +13,10 @@ from pydantic_core import PydanticCustomError
 
 from llmemb.bundle import MANIFEST
 from service.api.deps import check_at_most, serving_of
-from service.api.items import BUSY, Usage, encoded
+from service.api.items import Usage, encoded
 from service.api.json_route import JSONRoute
 from service.index import unit_length
-from service.problems import responses
+from service.problems import BUSY, responses
 from service.serving import Serving
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"], route_class=JSONRoute)

@@ -134,6 +134,8 @@ def test_every_backbone_makes_a_bundle(
     vectors = torch.from_numpy(made.item_vectors[None, :5])
     assert made.backbone.user_vectors(vectors, torch.tensor([5])).shape == (1, 16)
     assert {"popularity", f"id/{srs}", "llmemb"} == set(made.manifest.metrics)
+    adapted = made.adapt(made.llm_vectors, made.residuals)
+    assert np.abs(adapted - made.item_vectors).max() < 1e-4
 
 
 def test_the_card_and_evaluate_tell_the_same(shop: Path, bundle: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Forward passes: padding, pooling, batches of like length; ours against the library's."""
 
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -125,3 +127,24 @@ def test_a_text_alone_and_in_any_company_has_the_same_vector(
         found = forward.pooled([pool_of_texts[i] for i in chosen], "mean")
         cosines = torch.cosine_similarity(found, alone[chosen])
         assert cosines.min() > (0.999999 if dtype == torch.float32 else 0.999)
+
+
+MANY_SIZES = """
+import sys, psutil, torch, numpy as np
+from transformers import AutoModel
+from llmemb.fused import FusedLlama
+model = FusedLlama(AutoModel.from_pretrained(sys.argv[1], dtype=torch.bfloat16).eval())
+rng = np.random.default_rng(0)
+def pass_some(batches):
+    for _ in range(batches):
+        lengths = rng.integers(3, 60, rng.integers(5, 60))
+        model.pooled([rng.integers(4, 100, n).tolist() for n in lengths], "mean")
+    return psutil.Process().memory_full_info().uss
+print(-pass_some(100) + pass_some(200))
+"""
+
+
+def test_batches_of_ever_other_sizes_take_no_more_memory(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MANY_SIZES, str(make_tiny_llm(tmp_path))]
+    grown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert int(grown) < 50 * 2**20

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from fastapi.testclient import TestClient
+
 from service.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -16,3 +18,17 @@ async def until(condition: Callable[[], Any], seconds: float = 15) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.01)
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 15) -> None:
+    """Wait longer than a loaded machine takes; how soon it is, `benchmarks/freshness.py` measures."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def metric(client: TestClient, name: str) -> float:
+    """Return the value of one metric, which must be there; its labels are part of the name."""
+    lines = client.get("/metrics").text.splitlines()
+    return float(next(one.split()[-1] for one in lines if one.startswith(f"{name} ")))

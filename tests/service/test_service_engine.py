@@ -15,6 +15,7 @@ from llmemb.errors import ItemError
 from service.engine import Engine
 from service.errors import OverloadedError, UnavailableError
 from service.llm_vector import LLMVector
+from service.telemetry import Metrics
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +69,7 @@ class Setup:
             batch_tokens=64,
             max_queue=max_queue,
             deadline_seconds=deadline_seconds,
+            metrics=Metrics(),
         )
 
     async def keep(self, vectors: Mapping[str, LLMVector]) -> None:

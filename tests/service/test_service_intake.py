@@ -8,9 +8,10 @@ import httpx
 import pytest
 from service_setup import until
 from starlette.responses import PlainTextResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.intake import Intake
+from service.traffic import Traffic
 
 pytestmark = pytest.mark.anyio
 
@@ -43,9 +44,13 @@ def inner() -> Inner:
     return Inner()
 
 
+def bounded(inner: ASGIApp) -> Intake:
+    return Intake(inner, traffic=Traffic(), max_requests=3, max_body_bytes=LIMIT, body_seconds=10)
+
+
 @pytest.fixture
 async def client(inner: Inner) -> AsyncIterator[httpx.AsyncClient]:
-    intake = Intake(inner, max_requests=3, max_body_bytes=LIMIT)
+    intake = bounded(inner)
     transport = httpx.ASGITransport(intake)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as opened:
         yield opened
@@ -98,7 +103,7 @@ async def test_a_request_ends_when_its_client_hangs_up(inner: Inner) -> None:
     messages: asyncio.Queue[Message] = asyncio.Queue()
     messages.put_nowait({"type": "http.request", "body": b"", "more_body": False})
     scope: dict[str, Any] = {"type": "http", "path": "/wait", "headers": []}
-    intake = Intake(inner, max_requests=3, max_body_bytes=LIMIT)
+    intake = bounded(inner)
     serving = asyncio.create_task(intake(scope, messages.get, _nowhere))
     await until(lambda: inner.waiting)
     messages.put_nowait({"type": "http.disconnect"})
@@ -111,7 +116,7 @@ async def test_a_client_that_hangs_up_in_its_body_is_forgotten(inner: Inner) -> 
     messages.put_nowait({"type": "http.request", "body": b"half", "more_body": True})
     messages.put_nowait({"type": "http.disconnect"})
     scope: dict[str, Any] = {"type": "http", "path": "/", "headers": []}
-    await Intake(inner, max_requests=3, max_body_bytes=LIMIT)(scope, messages.get, _nowhere)
+    await bounded(inner)(scope, messages.get, _nowhere)
 
 
 async def _nowhere(message: Message) -> None:

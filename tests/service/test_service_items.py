@@ -101,16 +101,21 @@ def test_a_prompt_that_is_cut_says_so(client: TestClient) -> None:
 
 @pytest.mark.parametrize("i", [0, 1, 2, 7])
 def test_an_item_is_found_whatever_its_id_holds(client: TestClient, app: FastAPI, i: int) -> None:
-    answer = client.get(app.url_path_for("item", item_id=film_id(i).replace("?", "%3F")))
+    answer = client.get(app.url_path_for("get_item", item_id=film_id(i).replace("?", "%3F")))
     assert answer.status_code == 200
-    popularity = int(app.state.serving.bundle.popularity[i])
-    assert answer.json() == {"id": film_id(i), "attributes": film(i), "popularity": popularity}
+    assert answer.json() == {
+        "id": film_id(i),
+        "attributes": film(i),
+        "popularity": int(app.state.served.serving.bundle.popularity[i]),
+        "version": 0,
+        "updated": None,
+    }
     near = client.get(f"/items/{film_id(i).replace('?', '%3F')}/similar?k=3").json()["items"]
     assert len(near) == 3
 
 
 def test_similar_items_are_the_nearest_by_cosine(client: TestClient, app: FastAPI) -> None:
-    vectors = app.state.serving.bundle.item_vectors
+    vectors = app.state.served.serving.bundle.item_vectors
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     expected = unit @ unit[5]
     answer = client.get("/items/film-5/similar?k=1000").json()
@@ -134,7 +139,7 @@ def test_an_item_is_most_similar_to_its_own_attributes(client: TestClient) -> No
 
 def test_the_bundle_tells_what_is_served(client: TestClient, app: FastAPI) -> None:
     answer = client.get("/bundle").json()
-    assert answer["manifest"]["bundle"] == app.state.serving.bundle.manifest.bundle
+    assert answer["manifest"]["bundle"] == app.state.served.serving.bundle.manifest.bundle
     assert answer["serving"]["device"] in ("cpu", "cuda")
     assert answer["serving"]["dtype"] in ("float32", "bfloat16")
     assert answer["serving"]["threads"] >= 1

@@ -50,7 +50,7 @@ async def test_before_the_bundle_is_loaded_everything_but_live_is_a_503(
 
 
 async def test_a_hundred_mixed_requests_at_once_each_get_their_own_answer(app: FastAPI) -> None:
-    vectors = app.state.serving.bundle.llm_vectors.astype(np.float32)
+    vectors = app.state.served.serving.bundle.llm_vectors.astype(np.float32)
 
     async with open_client(app) as client:
 
@@ -91,7 +91,7 @@ async def test_a_hundred_mixed_requests_at_once_each_get_their_own_answer(app: F
 async def test_an_item_asked_for_at_once_by_many_is_computed_once(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serving: Serving = app.state.serving
+    serving: Serving = app.state.served.serving
     encoder = serving.embedder._engine._encoder
     computed: list[int] = []
     threads: set[int] = set()
@@ -115,7 +115,7 @@ async def test_an_item_asked_for_at_once_by_many_is_computed_once(
 async def test_an_item_that_the_model_cannot_embed_is_named(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = app.state.serving.embedder._engine._encoder
+    encoder = app.state.served.serving.embedder._engine._encoder
     forward = encoder.forward
 
     def poisoned(batch):  # type: ignore[no-untyped-def]
@@ -142,7 +142,7 @@ async def test_an_item_that_the_model_cannot_embed_is_named(
 async def test_a_full_queue_is_a_429_with_retry_after(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = app.state.serving.embedder._engine._encoder
+    encoder = app.state.served.serving.embedder._engine._encoder
     forward = encoder.forward
     go = threading.Event()
 
@@ -157,7 +157,7 @@ async def test_a_full_queue_is_a_429_with_retry_after(
 
     async with open_client(app) as client:
         first = asyncio.create_task(client.post("/items/embed", json=items("first", 200)))
-        engine = app.state.serving.embedder._engine
+        engine = app.state.served.serving.embedder._engine
         await until(lambda: engine._jobs and len(engine._queue) < 200)  # a batch of them is taken
         second = asyncio.create_task(client.post("/items/embed", json=items("second", 50)))
         await asyncio.sleep(0.1)
@@ -180,7 +180,7 @@ async def test_with_redis_hanging_requests_answer_within_a_second(
     body = {"items": [{"attributes": {"title": "In the cache by then"}}]}
     async with open_client(app) as client:
         fresh = (await client.post("/items/embed", json=body)).json()["data"][0]
-        app.state.serving.embedder._cache._recent.clear()  # Redis alone has it
+        app.state.served.serving.embedder._cache._recent.clear()  # Redis alone has it
         os.kill(pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
@@ -194,7 +194,7 @@ async def test_with_redis_hanging_requests_answer_within_a_second(
             assert (await client.get("/health/ready")).json()["cache"] == "away"
         finally:
             os.kill(pid, signal.SIGCONT)
-        await until(lambda: app.state.serving.store.up)
+        await until(lambda: app.state.served.serving.store.up)
         assert (await client.get("/health/ready")).json()["cache"] == "up"
         again = (await client.post("/items/embed", json=body)).json()["data"][0]
         assert again["cached"]

