@@ -64,6 +64,7 @@ class LiveCatalogue:
         self._records = records
         self._embedder = embedder
         self._since: dict[str, Record] = {}
+        self._written: set[str] = set()  # entries of the stream, by this replica, not read back yet
         self._moved: set[str] | None = None  # ids that changed while the indexes are built anew
         self._background = Background()
         self.position: str | None = None
@@ -112,7 +113,7 @@ class LiveCatalogue:
             Change(one.id, item.content, one.expected, self._original(one.id))
             for one, item in zip(new, prepared, strict=True)
         ]
-        changed = await self._records.write(changes)
+        changed = await self._write(changes)
         for change, became, vector in zip(changes, changed, vectors, strict=True):
             if became.outcome != "conflict" and became.version:
                 record = Record(became.version, became.updated, json.loads(change.content))
@@ -126,10 +127,20 @@ class LiveCatalogue:
             UnavailableError: see :meth:`Records.write`.
         """
         change = Change(item_id, b"", expected, self._original(item_id))
-        (changed,) = await self._records.write([change])
+        (changed,) = await self._write([change])
         if changed.outcome != "conflict" and changed.version:
             self._apply(item_id, Record(changed.version, changed.updated, None), None)
         return changed
+
+    async def _write(self, changes: Sequence[Change]) -> list[Changed]:
+        changed = await self._records.write(changes)
+        for one in changed:
+            if one.entry and not self._followed(one.entry):
+                self._written.add(one.entry)
+        return changed
+
+    def _followed(self, entry: str) -> bool:
+        return self.position is not None and version_of(entry) <= version_of(self.position)
 
     def _original(self, item_id: str) -> bytes:
         position = self._bundle.catalogue.index.get(item_id)
@@ -194,36 +205,41 @@ class LiveCatalogue:
             await asyncio.sleep(BUSY_SECONDS)
 
     async def _follow(self) -> None:
+        written = set(self._written)
         found = None if self.position is None else await self._records.since(self.position)
         if found is None:
             await self._begin()
-        else:
-            position, records = found
-            await self._take(records)
-            self.position = position
+            return
+        entries, records = found
+        await self._take(records)
+        if entries:
+            self.position = entries[-1]
+        self._written -= set(entries)
+        # What was written before the stream was read is in it, or it is lost.
+        if any(not entries or self._followed(one) for one in written & self._written):
+            await self._begin()
 
     async def _begin(self) -> None:
-        """Take all records; an item without one is as in the bundle."""
+        """Take all records, whatever is known here: Redis may have lost some and counted versions anew.
+
+        An item without a record is as in the bundle.
+        """
+        self.position = None
+        self._written.clear()
         known = dict(self._since)  # first: what is put meanwhile is not in question
         await self._records.ask_guarantee()
         position = await self._records.position()
         records = await self._records.all()
-        if any(record.version > version_of(position) for record in known.values()):
-            self._since = {}  # Redis lost some: what it has now counts, whatever its version
-        for item_id, record in records.items():
-            one = known.get(item_id)
-            if (
-                one
-                and one is self._since.get(item_id)
-                and one.version == record.version
-                and one.updated != record.updated
-            ):
-                del self._since[item_id]  # lost, and another change has its version now
+        for item_id, one in known.items():
+            record = records.get(item_id)
+            if record and record != one and self._since.get(item_id) is one:
+                del self._since[item_id]
         await self._take(records)
         for item_id in known.keys() - records.keys():
-            if self._since.setdefault(item_id, known[item_id]) is known[item_id]:
+            if self._since.get(item_id) is known[item_id]:
                 self._revert(item_id)
         self.position = position
+        self._written = {one for one in self._written if not self._followed(one)}
 
     async def _take(self, records: Mapping[str, Record]) -> None:
         """Apply what other replicas recorded."""

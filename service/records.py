@@ -93,6 +93,13 @@ class Changed:
     version: int
     updated: float
 
+    @property
+    def entry(self) -> str | None:
+        """The id in the stream of what this change recorded; None: it changed nothing."""
+        if self.outcome not in ("created", "changed", "deleted"):
+            return None
+        return f"{self.version}-{round(self.updated * 1000)}"
+
 
 class Records:
     """The records of the live catalogue; every replica reads and writes the same ones."""
@@ -189,10 +196,11 @@ class Records:
             if not cursor:
                 return found
 
-    async def since(self, position: str) -> tuple[str, dict[str, Record]] | None:
-        """Return the records that changed after a position, and the position that this leads to.
+    async def since(self, position: str) -> tuple[list[str], dict[str, Record]] | None:
+        """Return the entries of the stream after a position, by their ids, and the records they tell of.
 
-        None where they cannot be told any more: too many were missed, or Redis lost some.
+        They are the oldest ``READ_AT_ONCE`` at most. None where they cannot be told any more: too many
+        were missed, or Redis lost some.
 
         Raises:
             StoreAwayError: Redis is away.
@@ -210,7 +218,7 @@ class Records:
         elif entries and version_of(entries[0][0].decode()) != 1:
             return None
         if not entries:
-            return position, {}
+            return [], {}
         ids = list(dict.fromkeys(fields[b"id"] for _, fields in entries))
 
         async def read(client: Redis) -> Any:
@@ -222,7 +230,7 @@ class Records:
             for key, value in zip(ids, values, strict=True)
             if value is not None
         }
-        return entries[-1][0].decode(), found
+        return [entry.decode() for entry, _ in entries], found
 
 
 def version_of(position: str) -> int:

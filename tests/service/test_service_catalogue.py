@@ -244,6 +244,40 @@ def test_a_replica_that_missed_too_much_reads_everything_again(
     eventually(lambda: "later" in recommended(other))
 
 
+def test_what_redis_lost_before_anyone_read_it_is_gone_here_too(
+    replicas: tuple[TestClient, TestClient], valkey: ValkeyServer
+) -> None:
+    one, _ = replicas
+    for i in range(10):
+        put(one, f"new-{i}", {**NEW, "year": 1900 + i})
+        with valkey.client() as redis:
+            redis.delete("{llmemb:items}:records", "{llmemb:items}:changes")
+        eventually(lambda i=i: f"new-{i}" not in recommended(one))
+
+
+def test_where_redis_lost_a_change_and_took_another_in_its_place_the_other_counts(
+    replicas: tuple[TestClient, TestClient], valkey: ValkeyServer
+) -> None:
+    one, other = replicas
+    records, changes = "{llmemb:items}:records", "{llmemb:items}:changes"
+    put(one, "film-4", NEW)
+    with valkey.client() as redis:
+        before = {key: redis.dump(key) for key in (records, changes)}
+        eventually(lambda: similar(other, NEW)[0]["id"] == "film-4")
+        put(one, "film-4", OTHER)
+        put(one, "new", OTHER)
+        with redis.pipeline(transaction=True) as restored:
+            for key, value in before.items():
+                restored.restore(key, 0, value, replace=True)
+            restored.hset(records, "later", b'2 1 {"title":"Later"}')
+            restored.xadd(changes, {"id": "later"}, id="2-1")
+            restored.execute()
+    for client in replicas:
+        eventually(lambda client=client: "later" in recommended(client))
+        eventually(lambda client=client: "new" not in recommended(client))
+        eventually(lambda client=client: similar(client, NEW)[0]["id"] == "film-4")
+
+
 def test_with_redis_away_reads_go_on_and_writes_say_when_to_come_back(
     make_settings: MakeSettings, valkey: ValkeyServer
 ) -> None:

@@ -29,13 +29,14 @@ def change(item_id: str, title: str) -> Change:
 
 async def test_what_changed_since_is_told_in_its_last_state(records: Records) -> None:
     await records.write([change("a", "1"), change("b", "1"), change("a", "2"), Change("b")])
-    position, found = await records.since(BEGINNING) or ("", {})
+    entries, found = await records.since(BEGINNING) or ([], {})
     assert found["a"].attributes == {"title": "2"}
     assert found["b"].attributes is None
     assert (found["a"].version, found["b"].version) == (3, 4)
-    assert await records.since(position) == (position, {})
-    await records.write([change("c", "1")])
-    _, found = await records.since(position) or ("", {})
+    assert await records.since(entries[-1]) == ([], {})
+    (changed,) = await records.write([change("c", "1")])
+    entries, found = await records.since(entries[-1]) or ([], {})
+    assert entries == [changed.entry]
     assert found.keys() == {"c"}
     assert (await records.all()).keys() == {"a", "b", "c"}
 
