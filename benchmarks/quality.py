@@ -4,7 +4,8 @@
     python benchmarks/quality.py data/beauty --only 'id/*' --seeds 1
 
 Writes ``results/quality-<data>.json`` when the rows asked for are there and, with all of them,
-``docs/results.md``. Rows that are done are kept: an interrupted run goes on where it was.
+``docs/results.md``. What was measured is kept in ``results/quality-<data>``, the rank of every test user's
+target included: an interrupted run goes on where it was, and the report can be written without training.
 Cheapest rows first, the first seed of all before the second of any. Nothing here is tuned: settings come
 from the presets, which were chosen on validation.
 """
@@ -50,7 +51,8 @@ def main() -> None:
     progress = Progress(Console(stderr=True))
     with only_run(work):
         base = find_base_model(arguments.base_model)
-        workshop = Workshop(data, base, work, progress, arguments.rectools)
+        kept = arguments.results / f"quality-{data.facts.name}"
+        workshop = Workshop(data, base, work, kept, progress, arguments.rectools)
         found: Found = {}
         rows = [row for row in all_rows() if any(fnmatch(row.name, one) for one in arguments.only)]
         for seed, row in itertools.product(range(arguments.seeds), rows):

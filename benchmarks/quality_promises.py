@@ -18,7 +18,7 @@ Rows = dict[str, dict[int, Measured]]  # by name, then by seed
 
 def gains(measured: dict[int, Measured]) -> NDArray[np.float64]:
     """Return each test user's NDCG@10 in full ranking, averaged over seeds; float64 ``[users]``."""
-    return np.mean([ndcg(one.ranks.full, 10) for one in measured.values()], axis=0)
+    return np.mean([ndcg(one.ranks, 10) for one in measured.values()], axis=0)
 
 
 def resampled_means(difference: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,21 +7,24 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rectools_peer import rectools_scorer
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from llmemb.base_model import BaseModel
-from llmemb.files import json_bytes, replacing_file
+from llmemb.files import replacing_file
 from llmemb.srs import build_backbone
 from trainer.cooccurrence import cooccurrence_scorer
 from trainer.dataset import Dataset
-from trainer.evaluate import Ranks, Scorer, evaluation_report, popularity_scorer, ranks
+from trainer.evaluate import Scorer, evaluation_report, popularity_scorer, ranks
 from trainer.fit import Recommender, fit
 from trainer.item_tables import IdTable
 from trainer.presets import build_preset
 from trainer.progress import Progress
-from trainer.stages import run_stage
+from trainer.stages import stage_key
 from trainer.train import Run
 
 BACKBONES = ("sasrec", "gru4rec", "bert4rec")
@@ -104,14 +107,14 @@ class Measured:
     """One row with one seed.
 
     Attributes:
-        ranks: of every test user's target.
+        ranks: of every test user's target in full ranking, uint8 ``[users]``; 255: that or worse.
         report: as ``llmemb evaluate --json`` gives it.
         epochs: trained.
         train_seconds: of those epochs, each taken as the median one, validation included (but the
             peer's); LLM stages are not.
     """
 
-    ranks: Ranks
+    ranks: NDArray[np.uint8]
     report: dict[str, Any]
     epochs: int
     train_seconds: float
@@ -123,35 +126,49 @@ Found = dict[Row, dict[int, Measured]]
 
 @dataclass(frozen=True)
 class Workshop:
-    """Measures rows and keeps what it measured in ``work``."""
+    """Measures rows.
+
+    Attributes:
+        work: for the stages of training.
+        kept: for what was measured: small, and enough to write the report without training again.
+        peer_python: of the environment that RecTools lives in.
+    """
 
     data: Dataset
     base: BaseModel
     work: Path
+    kept: Path
     progress: Progress
-    peer_python: Path  # of the environment that RecTools lives in
+    peer_python: Path
 
     def measure(self, row: Row, seed: int) -> Measured:
-        """Train and rank a row with one seed, or find it done."""
+        """Train and rank a row with one seed, or find it measured."""
         run = self.run(row, seed)
         inputs = {"row": row.kind, "data": run.data.facts.fingerprint, "settings": _settings(run)}
+        key = stage_key(inputs)
+        path = self.kept / row.name.replace("/", "-") / f"{seed}.safetensors"
+        if path.exists():
+            with safe_open(path, "numpy") as file:
+                facts = json.loads(file.metadata()["measured"])
+                if facts.pop("key") == key:
+                    return Measured(file.get_tensor("ranks"), **facts)
 
-        def produce(folder: Path) -> None:
-            scorer, history = self._train(row, run, folder)
-            found = ranks(scorer, run.data.split, "test")
-            done = {
-                "report": evaluation_report(found, run.data.split, "test"),
-                "epochs": len(history),
-                "train_seconds": round(_seconds(history), 1),
-            }
-            with replacing_file(folder / "ranks.safetensors") as aside:
-                save_file(vars(found), aside)
-            with replacing_file(folder / "measured.json") as aside:
-                aside.write_bytes(json_bytes(done))
-
-        folder, _ = run_stage(self.work, f"row-{row.kind}", inputs, produce)
-        done = json.loads((folder / "measured.json").read_bytes())
-        return Measured(Ranks(**load_file(folder / "ranks.safetensors")), **done)
+        folder = self.work / f"row-{row.kind}-{key[:16]}"
+        folder.mkdir(exist_ok=True)
+        scorer, history = self._train(row, run, folder)
+        found = ranks(scorer, run.data.split, "test")
+        measured = Measured(
+            np.minimum(found.full, 255).astype(np.uint8),
+            report=evaluation_report(found, run.data.split, "test"),
+            epochs=len(history),
+            train_seconds=round(_seconds(history), 1),
+        )
+        facts = {name: value for name, value in vars(measured).items() if name != "ranks"}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_file(path) as aside:
+            metadata = {"measured": json.dumps({"key": key, **facts})}
+            save_file({"ranks": measured.ranks}, aside, metadata=metadata)
+        return measured
 
     def run(self, row: Row, seed: int) -> Run:
         """Return the training run of a row; LLM stages are the same for all seeds."""

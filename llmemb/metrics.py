@@ -1,6 +1,7 @@
 """Ranking metrics over the rank of one target a user, vectorised; a tie counts against the model."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ def target_ranks(scores: Tensor, targets: Tensor) -> Tensor:
     return (~(scores < of_target)).sum(1) - 1
 
 
-def ndcg(ranks: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+def ndcg(ranks: NDArray[np.integer[Any]], k: int) -> NDArray[np.float64]:
     """Return each user's NDCG@k, float64 ``[users]``, of 0-based ranks of one target each."""
     gain: NDArray[np.float64] = (ranks < k) / np.log2(ranks + 2.0)
     return gain

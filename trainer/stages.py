@@ -29,8 +29,8 @@ def run_stage(
     Returns:
         The stage's folder, and its key (a hash of the inputs) for the inputs of later stages.
     """
-    content = json_bytes({"version": llmemb.__version__, "inputs": inputs})
-    key = hashlib.sha256(content).hexdigest()
+    content = _content(inputs)
+    key = stage_key(inputs)
     folder = work / f"{name}-{key[:16]}"
     if not (folder / DONE).exists():
         folder.mkdir(exist_ok=True)
@@ -39,6 +39,15 @@ def run_stage(
         produce(folder)
         (folder / DONE).touch()
     return folder, key
+
+
+def stage_key(inputs: dict[str, Any]) -> str:
+    """Return the hash of a stage's inputs, which this version's code makes its result from."""
+    return hashlib.sha256(_content(inputs)).hexdigest()
+
+
+def _content(inputs: dict[str, Any]) -> bytes:
+    return json_bytes({"version": llmemb.__version__, "inputs": inputs})
 
 
 @contextmanager
