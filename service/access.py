@@ -125,6 +125,6 @@ async def seconds_to_wait(store: Store | None, key: Key) -> int:
         return int(await client.eval(_TAKE_TURN, 1, name, f"{each:.0f}", f"{burst:.0f}"))
 
     try:
-        return math.ceil(await store.run(take_turn) / 1e6)
+        return math.ceil(await store.run_at(name, take_turn) / 1e6)
     except (StoreAwayError, ResponseError):
         return 0

@@ -10,10 +10,11 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import RedisCluster
 from redis.exceptions import ResponseError
 
 from service.llm_vector import LLMVector, pack, unpack
+from service.redis_servers import AnyRedis
 from service.store import Store, StoreAwayError
 from service.telemetry import Metrics
 
@@ -79,7 +80,9 @@ class VectorCache:
     async def _read_redis(self, keys: Sequence[str]) -> dict[str, LLMVector]:
         names = [self._prefix + key for key in keys]
 
-        async def mget(client: Redis) -> list[Any]:
+        async def mget(client: AnyRedis) -> list[Any]:
+            if isinstance(client, RedisCluster):
+                return list(await client.mget_nonatomic(names))
             return list(await client.mget(names))
 
         try:
@@ -98,7 +101,7 @@ class VectorCache:
         for key, vector in vectors.items():
             self._remember(key, vector)
 
-        async def set_all(client: Redis) -> None:
+        async def set_all(client: AnyRedis) -> None:
             async with client.pipeline(transaction=False) as pipeline:
                 for key, vector in vectors.items():
                     name = self._prefix + key

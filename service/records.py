@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from service.errors import UnavailableError
+from service.redis_servers import ELSEWHERE
 from service.store import Store, StoreAwayError
 
 RECORDS, CHANGES = "{llmemb:items}:records", "{llmemb:items}:changes"
@@ -125,10 +126,13 @@ class Records:
                     pipeline.eval(_WRITE, 2, RECORDS, CHANGES, *arguments)
                 # On the connection of the changes: it is theirs that is waited for.
                 pipeline.waitaof(1, self._replicas, DURABLE_MS)
-                return list(await pipeline.execute(raise_on_error=False))
+                answers = await pipeline.execute(raise_on_error=False)
+            if moved := next((one for one in answers if isinstance(one, ELSEWHERE)), None):
+                raise moved  # the store will look where the records are now
+            return list(answers)
 
         try:
-            *answers, durable = await self._store.run(write)
+            *answers, durable = await self._store.run_at(RECORDS, write)
         except StoreAwayError:
             raise UnavailableError("Redis is away: the catalogue cannot be changed now") from None
         if error := next((one for one in answers if isinstance(one, Exception)), None):
@@ -159,7 +163,7 @@ class Records:
             return await client.waitaof(1, 0, DURABLE_MS)
 
         try:
-            await self._store.run(wait)
+            await self._store.run_at(RECORDS, wait)
         except ResponseError:
             self._waits = False
         else:
@@ -175,7 +179,7 @@ class Records:
         async def last(client: Redis) -> Any:
             return await client.xrevrange(CHANGES, count=1)
 
-        entries = await self._store.run(last)
+        entries = await self._store.run_at(RECORDS, last)
         return entries[0][0].decode() if entries else BEGINNING
 
     async def all(self) -> dict[str, Record]:
@@ -191,7 +195,7 @@ class Records:
             async def scan(client: Redis, cursor: int = cursor) -> Any:
                 return await client.hscan(RECORDS, cursor, count=READ_AT_ONCE)
 
-            cursor, some = await self._store.run(scan)
+            cursor, some = await self._store.run_at(RECORDS, scan)
             found |= {key.decode(): _read(value) for key, value in some.items()}
             if not cursor:
                 return found
@@ -210,7 +214,7 @@ class Records:
             # From the position itself on: that it is still there shows that nothing is missing.
             return await client.xrange(CHANGES, position, count=READ_AT_ONCE)
 
-        entries = await self._store.run(changed)
+        entries = await self._store.run_at(RECORDS, changed)
         if position != BEGINNING:
             if not entries or entries[0][0].decode() != position:
                 return None
@@ -224,7 +228,7 @@ class Records:
         async def read(client: Redis) -> Any:
             return await client.hmget(RECORDS, ids)
 
-        values = await self._store.run(read)
+        values = await self._store.run_at(RECORDS, read)
         found = {
             key.decode(): _read(value)
             for key, value in zip(ids, values, strict=True)

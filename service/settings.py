@@ -98,7 +98,8 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None,
         description="A Redis or Valkey (redis://, rediss://, unix://, "
-        "redis+sentinel://:password@host:port,host:port/primary/0); default: an embedded Valkey.",
+        "redis+sentinel://:password@host:port,host:port/primary/0, "
+        "redis+cluster://:password@host:port,host:port); default: an embedded Valkey.",
     )
     redis_replicas: int = Field(
         default=0,

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from llmemb.errors import LLMEmbError, SettingsError
-from service.redis_url import connect
+from service.redis_servers import ELSEWHERE, URL_FORMS, AnyRedis, connect
 
 PROBE_SECONDS = 1.0
 MAX_CALLS = 32  # at once; more wait for a slot, so that the server sees a bounded load
@@ -38,7 +38,7 @@ class Store:
         """Take the server's URL; nothing is sent before :meth:`open`.
 
         Args:
-            url: see :func:`service.redis_url.connect`.
+            url: see :func:`service.redis_servers.connect`.
             timeout: seconds that one call may take, connecting included.
             revive: called (in a thread) when a probe fails; starts the server again if it died.
 
@@ -46,13 +46,11 @@ class Store:
             SettingsError: the URL is not one.
         """
         try:
-            self._client = connect(url, timeout)
+            self._servers = connect(url, timeout)
         except ValueError:
             # The URL may hold a password: it is not repeated.
             raise SettingsError(
-                "LLMEMB_REDIS_URL is not a Redis URL; it looks like redis://host:6379/0, "
-                "rediss://user:password@host:6379/0, unix:///path/to/socket or "
-                "redis+sentinel://:password@host:26379,host:26379/primary/0"
+                f"LLMEMB_REDIS_URL is not a Redis URL; it looks like {URL_FORMS}"
             ) from None
         self._timeout = timeout
         self._revive = revive
@@ -79,10 +77,17 @@ class Store:
             self._prober.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
         with contextlib.suppress(*_FAILURES):
-            await self._client.aclose()
+            await self._servers.aclose()
 
-    async def run(self, command: Callable[[Redis], Awaitable[T]]) -> T:
-        """Return what a command gets from the server.
+    async def run(self, command: Callable[[AnyRedis], Awaitable[T]]) -> T:
+        """Return what a command on keys wherever they are gets.
+
+        See :meth:`run_at`.
+        """
+        return await self._run(lambda: command(self._servers.whole))
+
+    async def run_at(self, key: str, command: Callable[[Redis], Awaitable[T]]) -> T:
+        """Return what a command on a key, or others of its hash tag, gets from the server that has it.
 
         A caller that is cancelled leaves the command to finish on its own: cut off between a command
         and its reply, a connection would hand that reply to whoever uses it next.
@@ -91,6 +96,9 @@ class Store:
             StoreAwayError: the server is away, or went away during the command.
             redis.exceptions.ResponseError: the server refused the command.
         """
+        return await self._run(lambda: command(self._servers.at(key)))
+
+    async def _run(self, command: Callable[[], Awaitable[T]]) -> T:
         if not self._up:
             raise StoreAwayError
         call = asyncio.create_task(self._call(command))
@@ -98,16 +106,16 @@ class Store:
         call.add_done_callback(self._settle)
         return await asyncio.shield(call)
 
-    async def _call(self, command: Callable[[Redis], Awaitable[T]]) -> T:
+    async def _call(self, command: Callable[[], Awaitable[T]]) -> T:
         async with self._slots:
             if not self._up:
                 raise StoreAwayError
             try:
                 async with asyncio.timeout(self._timeout):
-                    return await command(self._client)
-            except ResponseError:
-                raise
+                    return await command()
             except _FAILURES as error:
+                if isinstance(error, ResponseError) and not isinstance(error, ELSEWHERE):
+                    raise
                 self._lost(error)
                 raise StoreAwayError from error
 
@@ -134,8 +142,8 @@ class Store:
             async with asyncio.timeout(self._timeout):
                 if not self._up:
                     # Whatever is still to be read on the old connections is nobody's reply.
-                    await self._client.connection_pool.disconnect()
-                await self._client.ping()
+                    await self._servers.disconnect()
+                await self._servers.whole.ping()
         except ResponseError:
             pass  # an answer, if a refusal: the server is there
         except _FAILURES as error:

@@ -1,10 +1,12 @@
 """What several of the service's tests share besides fixtures."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
+import redis
 from fastapi.testclient import TestClient
 
 from service.settings import Settings
@@ -32,3 +34,26 @@ def metric(client: TestClient, name: str) -> float:
     """Return the value of one metric, which must be there; its labels are part of the name."""
     lines = client.get("/metrics").text.splitlines()
     return float(next(one.split()[-1] for one in lines if one.startswith(f"{name} ")))
+
+
+def recommended(client: TestClient, k: int = 1000) -> set[str]:
+    """Return the ids of the items recommended after one film."""
+    answer = client.post("/recommend", json={"sequence": ["film-4"], "k": k})
+    assert answer.status_code == 200, answer.text
+    return {one["id"] for one in answer.json()["items"]}
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def redis_is_up(port: int) -> bool:
+    """Return whether a Redis answers on this machine's port."""
+    try:
+        with redis.Redis(port=port) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False

