@@ -47,7 +47,7 @@ encode: $(VENV)/.dev $(VENV)/.base-model $(patsubst %,.venv-%/.done,infinity lla
 lock: $(VENV)/.dev
 	$(PIP) install uv
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --no-header \
-		--no-annotate --extra cpu --extra gpu --extra train --extra scale --extra dev -o requirements/lock.txt
+		--no-annotate --extra cpu --extra gpu --extra train --extra scale --extra signed --extra traces --extra dev -o requirements/lock.txt
 
 clean:
 	rm -rf $(VENV) .venv-* .quickstart data/ml-100k bundles/ml-100k bundles/ml-100k.work

@@ -31,6 +31,7 @@ from llmemb.errors import BundleError, LLMEmbError, ModelError
 from llmemb.files import json_bytes, sha256_of
 from llmemb.projection import Projection
 from llmemb.prompt import PromptTemplate, sampled
+from llmemb.signature import SIGNATURE, check_signature
 from llmemb.srs import Backbone, BackboneSettings, build_backbone
 
 SCHEMA_VERSION = 1
@@ -243,19 +244,28 @@ def verify_files(path: Path, manifest: Manifest) -> None:
             raise BundleError(f"{file} is missing")
         if sha256_of(file) != sha256:
             raise BundleError(f"{file} is changed: its SHA-256 is not the manifest's")
+    known = {*manifest.files, MANIFEST, SIGNATURE}
     for file in path.rglob("*"):
         name = file.relative_to(path).as_posix()
-        if (file.is_symlink() or not file.is_dir()) and name not in {*manifest.files, MANIFEST}:
+        if (file.is_symlink() or not file.is_dir()) and name not in known:
             raise BundleError(f"{file} is not in the manifest")
 
 
-def read_bundle(path: Path) -> Bundle:
+def read_bundle(path: Path, signed_by: Path | None = None) -> Bundle:
     """Verify and load a bundle.
 
+    Args:
+        path: its directory.
+        signed_by: public key of who must have signed it; None: no matter.
+
     Raises:
-        BundleError: a file is missing, changed or of another schema; the message names it.
+        BundleError: a file is missing, changed or of another schema; the message names it. Or it is not
+            signed by that key.
     """
     manifest = read_manifest(path)
+    if signed_by is not None:
+        content = json_bytes(manifest.model_dump(mode="json"))  # to the byte, or it was refused
+        check_signature(path / SIGNATURE, content, signed_by)
     verify_files(path, manifest)
     try:
         return _load(path, manifest)

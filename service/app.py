@@ -1,5 +1,6 @@
 """The ASGI application: routes, errors and limits around one :class:`~service.serving.Serving`."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -17,6 +18,7 @@ from service.reload import Served
 from service.serving import open_machine
 from service.settings import Settings, is_loopback
 from service.telemetry import Metrics
+from service.traces import Traces
 from service.traffic import Traffic
 
 DESCRIPTION = """
@@ -42,9 +44,10 @@ def create_app(settings: Settings) -> FastAPI:
     """Return the application; its lifespan loads the bundle and raises ``LLMEmbError`` if it cannot.
 
     Raises:
-        SettingsError: the file of keys cannot be used.
+        SettingsError: the file of keys cannot be used, or an extra is missing.
     """
-    registry = Metrics()
+    traces = Traces() if settings.traces else None
+    registry = Metrics(traces)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,6 +59,8 @@ def create_app(settings: Settings) -> FastAPI:
                 yield
             finally:
                 await served.close()
+                if traces:
+                    await asyncio.to_thread(traces.close)
 
     app = FastAPI(
         title="LLMEmb",
@@ -89,7 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["ETag", "Retry-After"],
         )
-    app.add_middleware(Observe, metrics=registry)
+    app.add_middleware(Observe, metrics=registry, traces=traces)
     # Similar before the catalogue, where an id, which may hold slashes, would swallow `/similar`.
     for resource in (items, similar, catalogue, recommend, openai, health, bundle, metrics):
         app.include_router(resource.router)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from service.background import Background
 from service.errors import OverloadedError, UnavailableError
 from service.llm_vector import LLMVector
 from service.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 MAX_RETRY_SECONDS = 60
 
@@ -43,6 +46,7 @@ class _Job:
     entered: float  # in seconds of the monotonic clock
     turn: float  # when it is due, by the same clock: the queue's order
     tokens: Tokens | None = None  # None: not tokenised yet
+    span: "Span | None" = None  # of the request that it came with
     waiters: int = 0  # requests that want it; at 0 it is not computed
     outcome: asyncio.Future[Outcome] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -156,7 +160,8 @@ class Engine:
         now = time.monotonic()
         entered = []
         for i, key in enumerate(new):
-            job = _Job(key, prompts[key], now, turn=now + i * self._seconds_per_item)
+            turn = now + i * self._seconds_per_item
+            job = _Job(key, prompts[key], now, turn, span=self._stages["queue"].current())
             self._jobs[key] = self._queue[key] = job
             entered.append(job)
         if entered:
@@ -195,9 +200,10 @@ class Engine:
             began = time.monotonic()
             tokens = [tokens for _, tokens in batch]
             for job, _ in batch:
-                self._stages["queue"].observe(began - job.entered)
-            with self._stages["forward"].time():
-                computed = await self._each(self._worker, self._encoder.forward, tokens)
+                self._stages["queue"].took(began - job.entered, [job.span])
+            computed = await self._each(self._worker, self._encoder.forward, tokens)
+            spans = [job.span for job, _ in batch]
+            self._stages["forward"].took(time.monotonic() - began, spans)
             # The model goes on with the next batch while this one is kept and answered.
             self._background.start(self._finish(batch, computed))
             # Sums that forget: full batches count for more than lone items, which are slower.

@@ -1,15 +1,15 @@
 """The live catalogue: the bundle's items, and what became of them since, the same on every replica.
 
 Redis is its system of record (see :mod:`service.records`). A change is made there, and on disk, before it
-is acknowledged; each replica follows the stream of changes.
+is acknowledged; each replica follows the stream of changes, and puts back what Redis loses all the same.
 """
 
 import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +21,15 @@ from service.background import Background
 from service.embedder import Embedder, PreparedItem
 from service.errors import OverloadedError, UnavailableError
 from service.live_items import LiveItems
-from service.records import Change, Changed, Guarantee, Record, Records, version_of
+from service.records import (
+    Change,
+    Changed,
+    Guarantee,
+    LostError,
+    Position,
+    Record,
+    Records,
+)
 from service.store import StoreAwayError
 
 FOLLOW_SECONDS = 0.1
@@ -52,8 +60,7 @@ class LiveCatalogue:
 
     Attributes:
         items: replaced as a whole now and then; who answers a request takes it once.
-        position: in the stream of changes, up to which this replica has followed; None: it has not
-            begun.
+        position: up to which this replica has followed; None: it has not begun.
     """
 
     def __init__(
@@ -64,10 +71,15 @@ class LiveCatalogue:
         self._records = records
         self._embedder = embedder
         self._since: dict[str, Record] = {}
-        self._written: set[str] = set()  # entries of the stream, by this replica, not read back yet
+        # Entries of the stream: those that this replica wrote and has not read back, and those read while
+        # a write of its own is not acknowledged yet, of which they may be.
+        self._written: set[str] = set()
+        self._read_meanwhile: dict[object, set[str]] = {}
+        self._turn = asyncio.Lock()  # of who follows
+        self._lost = False  # Redis seems to have lost something
         self._moved: set[str] | None = None  # ids that changed while the indexes are built anew
         self._background = Background()
-        self.position: str | None = None
+        self.position: Position | None = None
         self.items = items
 
     async def __aenter__(self) -> Self:
@@ -133,14 +145,32 @@ class LiveCatalogue:
         return changed
 
     async def _write(self, changes: Sequence[Change]) -> list[Changed]:
-        changed = await self._records.write(changes)
-        for one in changed:
-            if one.entry and not self._followed(one.entry):
-                self._written.add(one.entry)
+        write = object()
+        read = self._read_meanwhile[write] = set()
+        try:
+            changed = await self._write_once_or_twice(changes)
+        finally:
+            del self._read_meanwhile[write]
+        self._written |= {one.entry for one in changed if one.entry} - read
         return changed
 
-    def _followed(self, entry: str) -> bool:
-        return self.position is not None and version_of(entry) <= version_of(self.position)
+    async def _write_once_or_twice(self, changes: Sequence[Change]) -> list[Changed]:
+        if self.position is None:
+            raise UnavailableError("the catalogue has not been read yet; ask again")
+        try:
+            return await self._records.write(changes, self.position)
+        except LostError:
+            self._lost = True
+        try:
+            await self._follow()
+            return await self._records.write(changes, self.position)
+        except (LostError, StoreAwayError):
+            raise UnavailableError("Redis has lost changes of the catalogue; ask again") from None
+
+    def _read_back(self, entries: Collection[str]) -> None:
+        self._written.difference_update(entries)
+        for read in self._read_meanwhile.values():
+            read.update(entries)
 
     def _original(self, item_id: str) -> bytes:
         position = self._bundle.catalogue.index.get(item_id)
@@ -205,31 +235,29 @@ class LiveCatalogue:
             await asyncio.sleep(BUSY_SECONDS)
 
     async def _follow(self) -> None:
-        written = set(self._written)
-        found = None if self.position is None else await self._records.since(self.position)
-        if found is None:
-            await self._begin()
-            return
-        entries, records = found
-        await self._take(records)
-        if entries:
-            self.position = entries[-1]
-        self._written -= set(entries)
-        # What was written before the stream was read is in it, or it is lost.
-        if any(not entries or self._followed(one) for one in written & self._written):
-            await self._begin()
+        async with self._turn:
+            written = set(self._written)
+            found = None
+            if self.position and not self._lost:
+                found = await self._records.since(self.position)
+            if self.position is None or found is None:
+                await self._begin()
+                return
+            entries, records = found
+            await self._take(records)
+            if entries:
+                self.position = replace(self.position, entry=entries[-1])
+            self._read_back(entries)
+            # What was written before the stream was read is in it, or it is lost.
+            left = written & self._written
+            self._lost = any(not entries or self.position.reached(one) for one in left)
 
     async def _begin(self) -> None:
-        """Take all records, whatever is known here: Redis may have lost some and counted versions anew.
-
-        An item without a record is as in the bundle.
-        """
-        self.position = None
-        self._written.clear()
+        """Take all records, and put back those that Redis lost; what has none is as in the bundle."""
+        written = set(self._written)
         known = dict(self._since)  # first: what is put meanwhile is not in question
         await self._records.ask_guarantee()
-        position = await self._records.position()
-        records = await self._records.all()
+        position, records = await self._read_all(known)
         for item_id, one in known.items():
             record = records.get(item_id)
             if record and record != one and self._since.get(item_id) is one:
@@ -238,8 +266,26 @@ class LiveCatalogue:
         for item_id in known.keys() - records.keys():
             if self._since.get(item_id) is known[item_id]:
                 self._revert(item_id)
-        self.position = position
-        self._written = {one for one in self._written if not self._followed(one)}
+        self.position, self._lost = position, False
+        self._written -= written
+        self._read_back([record.entry for record in records.values()])
+
+    async def _read_all(self, known: Mapping[str, Record]) -> tuple[Position, dict[str, Record]]:
+        """Return all records, and how far they go, once those that Redis lost are back in it."""
+        while True:
+            position = await self._records.position()
+            records = await self._records.all()
+            if self.position is None or not self._records.is_own(position, self.position):
+                return position, records
+            lost = {
+                item_id: one
+                for item_id, one in known.items()
+                if item_id not in records or records[item_id].version < one.version
+            }
+            if not lost:
+                return position, records
+            log.warning("Redis has lost %d changes of the catalogue: putting them back", len(lost))
+            await self._records.put_back(self.position, lost)
 
     async def _take(self, records: Mapping[str, Record]) -> None:
         """Apply what other replicas recorded."""

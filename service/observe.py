@@ -9,37 +9,54 @@ import re
 import time
 import uuid
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.problems import problem
 from service.telemetry import Metrics
+from service.traces import Traces, trace_id
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+NO_ANSWER = 499  # nobody was there to take it
 NO_ROUTE = "none"  # so that paths that nobody serves do not fill the metrics
 
 log = logging.getLogger("service.access")
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+traced: ContextVar[str | None] = ContextVar("traced", default=None)
 
 
 class Observe:
     """ASGI middleware, the outermost: what it sees is what the client gets."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        """Take where to count."""
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, traces: Traces | None) -> None:
+        """Take where to count, and where to trace."""
         self._app = app
         self._metrics = metrics
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and tell of it when it is answered."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
+        elif self._traces is None:
+            await self._observe(scope, receive, send)
+        else:
+            with self._traces.request(scope["method"], scope["headers"]) as span:
+                traced.set(trace_id(span))
+                await self._observe(scope, receive, send, span)
+
+    async def _observe(
+        self, scope: Scope, receive: Receive, send: Send, span: "Span | None" = None
+    ) -> None:
         given = dict(scope["headers"]).get(b"x-request-id", b"")
         name = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
         request_id.set(name.decode())
         began = time.perf_counter()
-        status = 499  # nobody was there to take the answer
+        status = NO_ANSWER
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -50,11 +67,20 @@ class Observe:
 
         try:
             await self._app(scope, receive, sending)
+        except Exception:
+            if status != NO_ANSWER:  # it has begun
+                raise
+            log.exception("the service failed on a request")
+            detail = "the service failed on this request; its log says how"
+            answer = problem(500, detail, for_openai=scope["path"].startswith("/v1/"))
+            await answer(scope, receive, sending)
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", NO_ROUTE)
             self._metrics.requests.labels(route, scope["method"], status).inc()
             self._metrics.request_seconds.labels(route).observe(seconds)
+            if self._traces and span:
+                self._traces.answered(span, scope["method"], route, status)
             if log.isEnabledFor(logging.INFO):
                 told = {
                     "method": scope["method"],
@@ -67,7 +93,7 @@ class Observe:
 
 
 class JSONLines(logging.Formatter):
-    """One JSON object a line, with the id of the request that it belongs to."""
+    """One JSON object a line, with the ids of the request and the trace that it belongs to."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -77,6 +103,7 @@ class JSONLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             "request_id": request_id.get(),
+            "trace_id": traced.get(),
             **getattr(record, "told", {}),
         }
         if record.exc_info:

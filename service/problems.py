@@ -109,8 +109,8 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Make an application answer every error as a problem, and say so in its OpenAPI document."""
-    for kind in (*_ANSWERED, Exception):
+    """Make an application answer its errors as problems, and say so in its OpenAPI document."""
+    for kind in _ANSWERED:
         app.add_exception_handler(kind, _answer)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
 
@@ -148,9 +148,7 @@ async def _answer(request: Request, error: Exception) -> Response:
         case HTTPException():
             headers = dict(error.headers) if error.headers else None
             return answer(error.status_code, str(error.detail), headers=headers)
-        case _:
-            # Starlette raises the error again behind this answer, and the server logs its traceback.
-            return answer(500, "the service failed on this request; its log says how")
+    raise error
 
 
 def _methods(request: Request) -> list[str]:

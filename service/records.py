@@ -3,23 +3,30 @@
 A record is what became of one item since the bundle was trained: its attributes, or that it was deleted.
 Versions count the changes of the whole catalogue. An entry of the stream has the version and the time for
 its id: a replica that still finds the last entry that it has read has missed none since, and where Redis
-lost some and counts them anew, it does not find it. All keys share a hash tag, so that a cluster keeps
-them together.
+lost some and counts them anew, it does not find it. The lineage is a name that the first change of all
+gave to the catalogue. A replica that finds it, or no lineage at all, puts back what Redis lost; where it
+finds another one, that is another catalogue. All keys share a hash tag, so that a cluster keeps them
+together.
 """
 
 import json
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from llmemb.catalogue import canonical
 from service.errors import UnavailableError
+from service.record_scripts import LOST, PUT_BACK, WRITE
 from service.redis_servers import ELSEWHERE
 from service.store import Store, StoreAwayError
 
 RECORDS, CHANGES = "{llmemb:items}:records", "{llmemb:items}:changes"
+LINEAGE = "{llmemb:items}:lineage"
+KEYS = (RECORDS, CHANGES, LINEAGE)
 BEGINNING = "0-0"
 KEPT_CHANGES = 100_000  # a replica that missed more reads all records again
 READ_AT_ONCE = 1000
@@ -28,26 +35,26 @@ DURABLE_MS = 4000  # how long a write may take to reach the disk, where Redis wr
 Guarantee = Literal["durable", "kept", "away"]
 Outcome = Literal["created", "changed", "same", "deleted", "absent", "conflict"]
 
-# ARGV: id, content ("" deletes), expected version ("" any, "*" there is one, "-" there is none), the
-# bundle's own content ("" none), changes kept. A record is "<version> <milliseconds> <content>".
-_WRITE = """
-local record = redis.call('HGET', KEYS[1], ARGV[1])
-local version, ms, content = '0', '0', ARGV[4]
-if record then version, ms, content = string.match(record, '^(%d+) (%d+) (.*)$') end
-local there = content ~= ''
-if ARGV[3] == '-' and there or ARGV[3] == '*' and not there
-    or string.match(ARGV[3], '%d') and not (there and ARGV[3] == version) then
-  return {'conflict', version, ms}
-end
-if content == ARGV[2] then return {there and 'same' or 'absent', version, ms} end
-local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
-local next = string.format('%d', last and string.match(last[1], '^%d+') + 1 or 1)
-local now = redis.call('TIME')
-ms = string.format('%d%03d', now[1], math.floor(now[2] / 1000))
-redis.call('HSET', KEYS[1], ARGV[1], next .. ' ' .. ms .. ' ' .. ARGV[2])
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], next .. '-' .. ms, 'id', ARGV[1])
-return {ARGV[2] == '' and 'deleted' or there and 'changed' or 'created', next, ms}
-"""
+
+class LostError(Exception):
+    """Redis does not have what this replica has read there: it must read all again."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a replica has read the catalogue.
+
+    Attributes:
+        lineage: the catalogue's; empty: there was no change yet.
+        entry: the last one that it has read of the stream.
+    """
+
+    lineage: str = ""
+    entry: str = BEGINNING
+
+    def reached(self, entry: str) -> bool:
+        """Return whether it has read the stream as far as that entry."""
+        return _version_of(entry) <= _version_of(self.entry)
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,11 @@ class Record:
     version: int
     updated: float
     attributes: dict[str, Any] | None
+
+    @property
+    def entry(self) -> str:
+        """The id in the stream of the change that it came of."""
+        return _entry(self.version, self.updated)
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ class Changed:
         """The id in the stream of what this change recorded; None: it changed nothing."""
         if self.outcome not in ("created", "changed", "deleted"):
             return None
-        return f"{self.version}-{round(self.updated * 1000)}"
+        return _entry(self.version, self.updated)
 
 
 class Records:
@@ -108,13 +120,19 @@ class Records:
     def __init__(self, store: Store, *, replicas: int = 0) -> None:
         """Take the Redis that keeps them, and how many of its replicas must have them on disk, too."""
         self._store = store
+        self._own_lineage = uuid.uuid4().hex
         self._replicas = replicas
         self._waits = False  # for the disk; a server without an append-only file cannot
 
-    async def write(self, changes: Sequence[Change]) -> list[Changed]:
+    async def write(self, changes: Sequence[Change], position: Position) -> list[Changed]:
         """Make changes, each as a whole or not at all, and wait until they are on disk.
 
+        Args:
+            changes: in the order in which they are made.
+            position: as far as this replica has read.
+
         Raises:
+            LostError: Redis does not have all that; none of the rest was made.
             UnavailableError: Redis is away, refuses, or did not say in time that the changes are on
                 disk. They may have been made; asking again does no harm.
         """
@@ -122,8 +140,9 @@ class Records:
         async def write(client: Redis) -> list[Any]:
             async with client.pipeline(transaction=False) as pipeline:
                 for one in changes:
-                    arguments = (one.id, one.content, one.expected, one.original, KEPT_CHANGES)
-                    pipeline.eval(_WRITE, 2, RECORDS, CHANGES, *arguments)
+                    asked = (one.id, one.content, one.expected, one.original, KEPT_CHANGES)
+                    read = (position.lineage, _version_of(position.entry), self._own_lineage)
+                    pipeline.eval(WRITE, len(KEYS), *KEYS, *asked, *read)
                 # On the connection of the changes: it is theirs that is waited for.
                 pipeline.waitaof(1, self._replicas, DURABLE_MS)
                 answers = await pipeline.execute(raise_on_error=False)
@@ -137,6 +156,8 @@ class Records:
             raise UnavailableError("Redis is away: the catalogue cannot be changed now") from None
         if error := next((one for one in answers if isinstance(one, Exception)), None):
             raise UnavailableError(f"Redis refuses to change the catalogue: {error}") from error
+        if any(outcome == LOST for outcome, _, _ in answers):
+            raise LostError
         self._waits = not isinstance(durable, ResponseError)
         if self._waits and (durable[0] < 1 or durable[1] < self._replicas):
             raise UnavailableError("Redis did not write to its disks in time; ask again")
@@ -169,18 +190,22 @@ class Records:
         else:
             self._waits = True
 
-    async def position(self) -> str:
-        """Return the id of the last change; ``BEGINNING``: nothing has changed.
+    async def position(self) -> Position:
+        """Return where the stream ends.
 
         Raises:
             StoreAwayError: Redis is away.
         """
 
         async def last(client: Redis) -> Any:
-            return await client.xrevrange(CHANGES, count=1)
+            async with client.pipeline(transaction=True) as pipeline:
+                pipeline.get(LINEAGE)
+                pipeline.xrevrange(CHANGES, count=1)
+                return await pipeline.execute()
 
-        entries = await self._store.run_at(RECORDS, last)
-        return entries[0][0].decode() if entries else BEGINNING
+        lineage, entries = await self._store.run_at(RECORDS, last)
+        entry = entries[0][0].decode() if entries else BEGINNING
+        return Position((lineage or b"").decode(), entry)
 
     async def all(self) -> dict[str, Record]:
         """Return every record by its item's id.
@@ -200,7 +225,37 @@ class Records:
             if not cursor:
                 return found
 
-    async def since(self, position: str) -> tuple[list[str], dict[str, Record]] | None:
+    async def put_back(self, position: Position, lost: Mapping[str, Record]) -> None:
+        """Write records that Redis had once and has no more, or only older ones of; wait for nothing.
+
+        Where it has another catalogue by now, nothing is written.
+
+        Args:
+            position: as far as this replica had read.
+            lost: by the item's id.
+
+        Raises:
+            StoreAwayError: Redis is away.
+        """
+        lineage = position.lineage or self._own_lineage
+        oldest_first = sorted(lost.items(), key=lambda one: one[1].version)
+        for start in range(0, len(oldest_first), READ_AT_ONCE):
+
+            async def write(client: Redis, start: int = start) -> None:
+                async with client.pipeline(transaction=False) as pipeline:
+                    for item_id, one in oldest_first[start : start + READ_AT_ONCE]:
+                        content = b"" if one.attributes is None else canonical(one.attributes)
+                        facts = (one.version, _milliseconds(one.updated), content, KEPT_CHANGES)
+                        pipeline.eval(PUT_BACK, len(KEYS), *KEYS, lineage, item_id, *facts)
+                    await pipeline.execute()
+
+            await self._store.run_at(RECORDS, write)
+
+    def is_own(self, found: Position, position: Position) -> bool:
+        """Return whether what is found in Redis is the catalogue that was read there, or nothing at all."""
+        return found.lineage in ("", position.lineage or self._own_lineage)
+
+    async def since(self, position: Position) -> tuple[list[str], dict[str, Record]] | None:
         """Return the entries of the stream after a position, by their ids, and the records they tell of.
 
         They are the oldest ``READ_AT_ONCE`` at most. None where they cannot be told any more: too many
@@ -211,15 +266,20 @@ class Records:
         """
 
         async def changed(client: Redis) -> Any:
-            # From the position itself on: that it is still there shows that nothing is missing.
-            return await client.xrange(CHANGES, position, count=READ_AT_ONCE)
+            async with client.pipeline(transaction=True) as pipeline:
+                # From the position itself on: that it is still there shows that nothing is missing.
+                pipeline.get(LINEAGE)
+                pipeline.xrange(CHANGES, position.entry, count=READ_AT_ONCE)
+                return await pipeline.execute()
 
-        entries = await self._store.run_at(RECORDS, changed)
-        if position != BEGINNING:
-            if not entries or entries[0][0].decode() != position:
+        lineage, entries = await self._store.run_at(RECORDS, changed)
+        if (lineage or b"").decode() != position.lineage:
+            return None
+        if position.entry != BEGINNING:
+            if not entries or entries[0][0].decode() != position.entry:
                 return None
             del entries[0]
-        elif entries and version_of(entries[0][0].decode()) != 1:
+        elif entries and _version_of(entries[0][0].decode()) != 1:
             return None
         if not entries:
             return [], {}
@@ -237,9 +297,16 @@ class Records:
         return [entry.decode() for entry, _ in entries], found
 
 
-def version_of(position: str) -> int:
-    """Return the version of the catalogue at a position."""
-    return int(position.split("-")[0])
+def _version_of(entry: str) -> int:
+    return int(entry.split("-")[0])
+
+
+def _entry(version: int, updated: float) -> str:
+    return f"{version}-{_milliseconds(updated)}"
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 def _read(value: bytes) -> Record:

@@ -177,7 +177,7 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _load(settings: Settings, path: Path) -> tuple[Bundle, Encoder, LiveItems]:
-    bundle = read_bundle(path)
+    bundle = read_bundle(path, settings.bundle_key)
     encoder = bundle.load_encoder(settings.base_model, settings.precision)
     return bundle, encoder, LiveItems.of_bundle(bundle, settings.index_storage)
 

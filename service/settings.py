@@ -25,6 +25,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LLMEMB_", env_ignore_empty=True, frozen=True)
 
     bundle: Path = Field(description="The bundle to serve, a directory that `llmemb train` wrote.")
+    bundle_key: Path | None = Field(
+        default=None,
+        description="Public key, Ed25519 in PEM; a bundle that was not signed with its private key "
+        "(`llmemb sign`) is not served.",
+    )
     base_model: str | None = Field(
         default=None, description="Where the base model is; default: the name it was trained by."
     )
@@ -69,6 +74,11 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="warning", description="`info`: a line for each request, too."
+    )
+    traces: bool = Field(
+        default=False,
+        description="Send traces by OpenTelemetry, as its own environment variables say "
+        "(`OTEL_EXPORTER_OTLP_ENDPOINT` and others).",
     )
 
     admin: bool | None = Field(

@@ -1,7 +1,9 @@
 """What the service tells of itself: metrics in Prometheus' format."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 from prometheus_client import (
     CollectorRegistry,
@@ -11,6 +13,11 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+
+from service.traces import Traces
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 AGES = (60, 600, 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400)
@@ -38,8 +45,12 @@ class Metrics:
         in_common: the share of an answer's items that the bundle on trial gives too.
     """
 
-    def __init__(self) -> None:
-        """Begin at nought."""
+    def __init__(self, traces: Traces | None = None) -> None:
+        """Begin at nought.
+
+        Args:
+            traces: that stages are part of, too; None: of none.
+        """
         self._registry = CollectorRegistry()
         self.requests = self._counter(
             "requests", "Requests, by what came of them.", "route", "method", "status"
@@ -60,7 +71,7 @@ class Metrics:
             SECONDS,
             "stage",
         )
-        self.stages = {name: stages.labels(name) for name in STAGES}
+        self.stages = {name: Stage(name, stages.labels(name), traces) for name in STAGES}
         self.recommend_seconds = self._histogram(
             "recommend_seconds",
             "How long recommendations took, by the bundle asked: the main one, or the one on trial.",
@@ -127,6 +138,33 @@ class Metrics:
         self, name: str, means: str, buckets: Sequence[float], *labels: str
     ) -> Histogram:
         return Histogram(f"llmemb_{name}", means, labels, buckets=buckets, registry=self._registry)
+
+
+class Stage:
+    """A stage of the work: how long it took goes into the metrics, and into traces where there are any."""
+
+    def __init__(self, name: str, histogram: Histogram, traces: Traces | None) -> None:
+        """Take where it is told."""
+        self._name, self._histogram, self._traces = name, histogram, traces
+
+    def time(self) -> AbstractContextManager[object]:
+        """Tell how long what follows takes."""
+        return self._histogram.time() if self._traces is None else self._traced(self._traces)
+
+    @contextmanager
+    def _traced(self, traces: Traces) -> Iterator[None]:
+        with traces.stage(self._name), self._histogram.time():
+            yield
+
+    def current(self) -> "Span | None":
+        """Return the request whose work runs now, for :meth:`took`; None: it is not traced."""
+        return self._traces.current() if self._traces else None
+
+    def took(self, seconds: float, spans: Iterable["Span | None"]) -> None:
+        """Tell that the stage has just ended, for some requests together."""
+        self._histogram.observe(seconds)
+        if self._traces:
+            self._traces.ended(self._name, seconds, filter(None, spans))
 
 
 class Coverage:

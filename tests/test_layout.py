@@ -32,6 +32,7 @@ CORE_ORDER = [
     "adapter",
     "srs",
     "metrics",
+    "signature",
     "bundle",
     "cli",
 ]

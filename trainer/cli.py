@@ -1,4 +1,4 @@
-"""``llmemb data prepare``, ``train``, ``evaluate`` and ``embed``; heavy imports wait until a command runs."""
+"""``llmemb data prepare``, ``train``, ``evaluate``, ``embed``, ``sign``; what is heavy is imported late."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(evaluate)
     app.command()(embed)
+    app.command()(sign)
 
 
 def prepare(
@@ -167,3 +168,21 @@ def embed(
     if report.problems:
         Console().print(report.render())
     print(f"{report.kept['items']:,} vectors written to {out}")
+
+
+def sign(
+    bundle: Annotated[Path, typer.Argument(help="Directory that `llmemb train` wrote.")],
+    key: Annotated[Path, typer.Option(help="Private key, Ed25519 in PEM.")],
+) -> None:
+    """Sign a bundle: a service with LLMEMB_BUNDLE_KEY serves only what its maker signed.
+
+    A pair of keys: `openssl genpkey -algorithm ed25519 -out private.pem`, then `openssl pkey -in
+    private.pem -pubout -out public.pem`.
+    """
+    from llmemb.bundle import MANIFEST, read_manifest, verify_files
+    from llmemb.signature import SIGNATURE
+    from llmemb.signature import sign as write_signature
+
+    verify_files(bundle, read_manifest(bundle))
+    write_signature(bundle / SIGNATURE, (bundle / MANIFEST).read_bytes(), key)
+    print(f"written to {bundle / SIGNATURE}")

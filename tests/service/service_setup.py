@@ -1,12 +1,10 @@
 """What several of the service's tests share besides fixtures."""
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
-import redis
 from fastapi.testclient import TestClient
 
 from service.settings import Settings
@@ -41,19 +39,3 @@ def recommended(client: TestClient, k: int = 1000) -> set[str]:
     answer = client.post("/recommend", json={"sequence": ["film-4"], "k": k})
     assert answer.status_code == 200, answer.text
     return {one["id"] for one in answer.json()["items"]}
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def redis_is_up(port: int) -> bool:
-    """Return whether a Redis answers on this machine's port."""
-    try:
-        with redis.Redis(port=port) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False

