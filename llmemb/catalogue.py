@@ -68,7 +68,12 @@ def canonical_attributes(attributes: Attributes) -> dict[str, Any]:
     Raises:
         ItemError: as :func:`canonical`, but for the size.
     """
-    return _canonical_object(attributes, ())
+    try:
+        return _canonical_object(attributes, 0)
+    except ItemError as error:
+        # A path that long is of what is nested too deep: its beginning says enough.
+        path = error.path if len(error.path) <= MAX_DEPTH else error.path[:1]
+        raise ItemError(error.reason, path) from None
 
 
 def content_hash(attributes: Attributes) -> str:
@@ -81,44 +86,55 @@ def canonical_text(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def _canonical_object(value: Attributes, path: tuple[str | int, ...]) -> dict[str, Any]:
+def _canonical_object(value: Attributes, depth: int) -> dict[str, Any]:
     clean: dict[str, Any] = {}
     for name, inner in value.items():
         if not isinstance(name, str):
-            raise ItemError(f"attribute names are text, not {type(name).__name__}", path)
-        key = _canonical_text(name, path)
+            raise ItemError(f"attribute names are text, not {type(name).__name__}")
+        key = _canonical_text(name)
         if key in clean:
-            raise ItemError(f"attribute {key!r} is given twice", path)
-        if (kept := _canonical_value(inner, (*path, name))) not in (None, "", [], {}):
+            raise ItemError(f"attribute {key!r} is given twice")
+        try:
+            kept = _canonical_value(inner, depth + 1)
+        except ItemError as error:
+            raise ItemError(error.reason, (name, *error.path)) from None
+        if kept or isinstance(kept, bool | int | float):  # no null, no empty text, list or object
             clean[key] = kept
     return clean
 
 
-def _canonical_value(value: Any, path: tuple[str | int, ...]) -> Any:
-    if len(path) > MAX_DEPTH:
-        raise ItemError(f"nested more than {MAX_DEPTH} levels deep", path[:1])
-    if value is None or isinstance(value, bool):
-        return value
+def _canonical_value(value: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise ItemError(f"nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, str):
-        return _canonical_text(value, path)
-    if isinstance(value, int):
+        return _canonical_text(value)
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ItemError(f"{value} is not a number that JSON can hold", path)
+            raise ItemError(f"{value} is not a number that JSON can hold")
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
     if isinstance(value, Mapping):
-        return _canonical_object(value, path)
+        return _canonical_object(value, depth)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [_canonical_value(inner, (*path, i)) for i, inner in enumerate(value)]
-    raise ItemError(f"a value of type {type(value).__name__} is not JSON", path)
+        return [_canonical_entry(i, inner, depth) for i, inner in enumerate(value)]
+    raise ItemError(f"a value of type {type(value).__name__} is not JSON")
 
 
-def _canonical_text(text: str, path: tuple[str | int, ...]) -> str:
+def _canonical_entry(place: int, value: Any, depth: int) -> Any:
+    try:
+        return _canonical_value(value, depth + 1)
+    except ItemError as error:
+        raise ItemError(error.reason, (place, *error.path)) from None
+
+
+def _canonical_text(text: str) -> str:
+    if text.isascii():
+        return text.strip()
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ItemError("the text is not valid Unicode (a lone surrogate)", path) from None
+        raise ItemError("the text is not valid Unicode (a lone surrogate)") from None
     return canonical_text(text)
 
 
@@ -149,7 +165,7 @@ class Catalogue:
     def fields(self) -> list[str]:
         """Return every attribute name that occurs, in canonical form, in order of first appearance."""
         return [
-            _canonical_text(name, ())
+            _canonical_text(name)
             for name in dict.fromkeys(name for item in self.attributes for name in item)
         ]
 

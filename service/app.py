@@ -96,9 +96,11 @@ def create_app(settings: Settings) -> FastAPI:
         )
     app.add_middleware(Observe, metrics=registry, traces=traces)
     # Similar before the catalogue, where an id, which may hold slashes, would swallow `/similar`.
-    for resource in (items, similar, catalogue, recommend, openai, health, bundle, metrics):
-        app.include_router(resource.router)
+    resources = [items, similar, catalogue, recommend, openai, health, bundle, metrics]
     safe = bool(keys) or is_loopback(settings.host)
     if settings.admin or (settings.admin is None and safe):
-        app.include_router(admin.router)
+        resources.append(admin)
+    # As they are, and first: a router that is included costs each request a sixth of its time.
+    ours = [route for resource in resources for route in resource.router.routes]
+    app.router.routes[:0] = ours
     return app

@@ -11,6 +11,7 @@ from service.problems import problem
 from service.traffic import Traffic
 
 RETRY_SECONDS = 1
+LOOK_SECONDS = 0.05
 WATCHED_AFTER_SECONDS = 0.05  # what is answered sooner needs nobody to see whether its client left
 OPERATORS = ("/health/", "/metrics")
 DISCARDED_BODIES = 8  # times the limit; read and dropped, so that the client gets to see the answer
@@ -34,6 +35,8 @@ class Intake:
         self._max_requests = max_requests
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
+        self._clients: set[_Client] = set()
+        self._timer: asyncio.TimerHandle | None = None  # of the next look, while there are any
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 503, 429, 413 or 408, or pass the request on with its whole body at hand."""
@@ -48,36 +51,50 @@ class Intake:
             detail = f"{self._traffic.in_progress} requests are in progress already"
             await problem(429, detail, retry_after=RETRY_SECONDS)(scope, receive, send)
             return
-        with self._traffic.one_more():
+        with self._traffic:
             await self._admit(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            async with asyncio.timeout(self._body_seconds):
-                body = await self._read(scope, receive)
-        except _HungUpError:
-            return
-        except TimeoutError:
-            detail = f"the body did not come within {self._body_seconds:g} seconds"
-            await problem(408, detail, headers={"Connection": "close"})(scope, receive, send)
-            return
-        if body is None:
-            detail = f"the body is larger than {self._max_body_bytes:,} bytes"
-            await problem(413, detail)(scope, receive, send)
-            return
-        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         client = _Client(receive)
-
-        async def replay() -> Message:
-            return unread.pop() if unread else await client.hung_up()
-
+        self._clients.add(client)
+        if self._timer is None:
+            self._look()
         try:
+            body = await self._read(scope, receive)
+            if body is None:
+                detail = f"the body is larger than {self._max_body_bytes:,} bytes"
+                await problem(413, detail)(scope, receive, send)
+                return
+            client.reading = False
+            unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+            async def replay() -> Message:
+                return unread.pop() if unread else await client.hung_up()
+
             await self._app(scope, replay, send)
+        except _HungUpError:
+            pass
         except asyncio.CancelledError:
-            if not client.gone:
+            if client.late:
+                client.go_on()
+                detail = f"the body did not come within {self._body_seconds:g} seconds"
+                await problem(408, detail, headers={"Connection": "close"})(scope, receive, send)
+            elif not client.gone:
                 raise
         finally:
+            self._clients.discard(client)
             client.forget()
+
+    def _look(self) -> None:
+        """See to what takes long: by one timer for all, as one each would cost as much as a fast answer."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for client in self._clients:
+            if client.reading and now - client.began > self._body_seconds:
+                client.end_late()
+            elif not client.reading and now - client.began > WATCHED_AFTER_SECONDS:
+                client.watch()
+        self._timer = loop.call_later(LOOK_SECONDS, self._look) if self._clients else None
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """Return the whole body, or None where it is over the limit."""
@@ -109,34 +126,48 @@ class _Client:
     Nobody reads the answer any more, and its items must not stay in the model's queue.
 
     Attributes:
+        began: by the clock of the event loop.
+        reading: whether its body is still to come.
+        late: whether that took too long.
         gone: whether it hung up.
     """
 
     def __init__(self, receive: Receive) -> None:
-        """Begin to watch before long; the task is the one that runs now."""
-        self.gone = False
+        """Take what tells of the client; the task that answers is the one that runs now."""
+        self.began = asyncio.get_running_loop().time()
+        self.reading = True
+        self.late = self.gone = False
         self._receive = receive
         self._answering = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(WATCHED_AFTER_SECONDS, self._watch)
 
     async def hung_up(self) -> Message:
         """Wait until the client hangs up."""
-        await asyncio.shield(self._watch())
+        await asyncio.shield(self.watch())
         return {"type": "http.disconnect"}
+
+    def watch(self) -> asyncio.Task[None]:
+        """See from now on whether it hangs up."""
+        self._watcher = self._watcher or asyncio.create_task(self._wait())
+        return self._watcher
+
+    def end_late(self) -> None:
+        """End the wait for its body."""
+        if self._answering and not self.late:
+            self.late = True
+            self._answering.cancel()
+
+    def go_on(self) -> None:
+        """Take it that the task was not cancelled."""
+        if self._answering:
+            self._answering.uncancel()
 
     def forget(self) -> None:
         """Stop watching."""
-        self._timer.cancel()
         if self._watcher:
             self._watcher.cancel()
-        if self.gone and self._answering:
-            self._answering.uncancel()
-
-    def _watch(self) -> asyncio.Task[None]:
-        self._watcher = self._watcher or asyncio.create_task(self._wait())
-        return self._watcher
+        if self.gone:
+            self.go_on()
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

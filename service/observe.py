@@ -5,9 +5,9 @@ What a line may hold is listed here: never attributes, never a key, never a path
 
 import json
 import logging
+import os
 import re
 import time
-import uuid
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class Observe:
         self, scope: Scope, receive: Receive, send: Send, span: "Span | None" = None
     ) -> None:
         given = dict(scope["headers"]).get(b"x-request-id", b"")
-        name = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        name = given if REQUEST_ID.fullmatch(given) else os.urandom(16).hex().encode()
         request_id.set(name.decode())
         began = time.perf_counter()
         status = NO_ANSWER
@@ -77,8 +77,7 @@ class Observe:
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", NO_ROUTE)
-            self._metrics.requests.labels(route, scope["method"], status).inc()
-            self._metrics.request_seconds.labels(route).observe(seconds)
+            self._metrics.count_request(route, scope["method"], status, seconds)
             if self._traces and span:
                 self._traces.answered(span, scope["method"], route, status)
             if log.isEnabledFor(logging.INFO):

@@ -58,6 +58,7 @@ class Metrics:
         self.request_seconds = self._histogram(
             "request_seconds", "How long requests took.", SECONDS, "route"
         )
+        self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.asked_vectors = self._counter(
             "asked_vectors",
             "LLM vectors that requests asked for, by where they came from: this process's memory, "
@@ -123,6 +124,18 @@ class Metrics:
             "Share of an answer's items that the bundle on trial gives too.",
             SHARES,
         )
+
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        # Labels are looked up once: each time takes longer than to count.
+        known = self._of_requests.get((route, method, status))
+        if known is None:
+            counted = self.requests.labels(route, method, status)
+            known = counted, self.request_seconds.labels(route)
+            self._of_requests[route, method, status] = known
+        counter, histogram = known
+        counter.inc()
+        histogram.observe(seconds)
 
     def render(self) -> bytes:
         """Return all metrics as Prometheus reads them."""

@@ -1,12 +1,10 @@
 """How many requests are in progress, and whether more are taken."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Traffic:
-    """What goes on in one service.
+    """What goes on in one service; each request is within a ``with`` of it.
 
     Attributes:
         in_progress: requests.
@@ -20,17 +18,16 @@ class Traffic:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    @contextmanager
-    def one_more(self) -> Iterator[None]:
-        """Count a request as long as it lasts."""
+    def __enter__(self) -> None:
+        """Count one request more."""
         self.in_progress += 1
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self.in_progress -= 1
-            if not self.in_progress:
-                self._idle.set()
+
+    def __exit__(self, *_: object) -> None:
+        """Count it no more."""
+        self.in_progress -= 1
+        if not self.in_progress:
+            self._idle.set()
 
     async def idle(self) -> None:
         """Wait until none is in progress."""

@@ -3,77 +3,88 @@
 A list of items may come as NDJSON, too: one item a line.
 """
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
-from starlette.types import Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import InvalidFieldError
 
-JSON, NDJSON = "application/json", "application/x-ndjson"
+JSON, NDJSON = b"application/json", b"application/x-ndjson"
 
 
 class JSONRoute(APIRoute):
-    """A route that spares a valid body FastAPI's own handling: a third of a cached answer's time.
+    """A route that spares a valid body FastAPI's own handling: half of a cached answer's time.
 
     For routes that take the request and a body and nothing else. A body that is not valid, or not
     said to be JSON, goes FastAPI's way, which answers with the errors.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request."""
-        handle = super().get_route_handler()
+    def __init__(self, *given: Any, **named: Any) -> None:
+        """Take what FastAPI's routes take."""
+        super().__init__(*given, **named)
         takes = self.dependant
         others = (takes.path_params, takes.query_params, takes.header_params, takes.cookie_params)
         if (
-            len(takes.body_params) != 1
-            or not takes.request_param_name
-            or any((*others, takes.dependencies))
+            len(takes.body_params) == 1
+            and takes.request_param_name
+            and not any((*others, takes.dependencies))
         ):
-            return handle
-        (body,) = takes.body_params
+            self.app = self._shortened(self.app, takes.request_param_name)
+
+    def _shortened(self, app: ASGIApp, request_name: str) -> ASGIApp:
+        (body,) = self.dependant.body_params
         body_type: TypeAdapter[Any] = TypeAdapter(body.field_info.annotation or Any)
-        request_name, body_name = takes.request_param_name, body.name
 
-        async def handle_json(http: Request) -> Response:
-            if http.headers.get("content-type") != JSON:
-                return await handle(http)
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            if _content_type(scope) != JSON:
+                await app(scope, receive, send)
+                return
+            content = (await receive())["body"]  # the whole of it: `service.intake` has read it
             try:
-                given = body_type.validate_json(await http.body())
+                given = body_type.validate_json(content)
             except ValidationError:
-                return await handle(http)
-            answer = await self.endpoint(**{request_name: http, body_name: given})
-            if isinstance(answer, Response):
-                return answer
-            return Response(answer.model_dump_json(), media_type=JSON)
+                await app(scope, _having(content), send)
+                return
+            answer = await self.endpoint(**{request_name: Request(scope), body.name: given})
+            if not isinstance(answer, Response):
+                answer = Response(answer.model_dump_json(), media_type=JSON.decode())
+            await answer(scope, receive, send)
 
-        return handle_json
+        return answer
 
 
 class ItemsRoute(JSONRoute):
     """A route whose body, ``{"items": [..]}``, may come as NDJSON: an item a line."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request."""
-        handle = super().get_route_handler()
+    def __init__(self, *given: Any, **named: Any) -> None:
+        """Take what FastAPI's routes take."""
+        super().__init__(*given, **named)
+        app = self.app
 
-        async def handle_lines(http: Request) -> Response:
-            if http.headers.get("content-type") != NDJSON:
-                return await handle(http)
-            body = _items(await http.body())
-            headers = [one for one in http.scope["headers"] if one[0] != b"content-type"]
-            scope = {**http.scope, "headers": [*headers, (b"content-type", JSON.encode())]}
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            if _content_type(scope) == NDJSON:
+                receive = _having(_items((await receive())["body"]))
+                headers = [one for one in scope["headers"] if one[0] != b"content-type"]
+                scope = {**scope, "headers": [*headers, (b"content-type", JSON)]}
+            await app(scope, receive, send)
 
-            async def receive() -> Message:
-                return {"type": "http.request", "body": body, "more_body": False}
+        self.app = answer
 
-            return await handle(Request(scope, receive))
 
-        return handle_lines
+def _content_type(scope: Scope) -> bytes:
+    content_type: bytes = dict(scope["headers"]).get(b"content-type", b"")
+    return content_type
+
+
+def _having(body: bytes) -> Receive:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
 
 
 def _items(lines: bytes) -> bytes:
