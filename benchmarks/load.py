@@ -34,9 +34,13 @@ class Connections:
     free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
 
     async def post(self, path: str, body: bytes) -> Answer:
+        """Post JSON and read all of the answer; who cancels it hangs up."""
+        return await self.ask("POST", path, body)
+
+    async def ask(self, method: str, path: str, body: bytes) -> Answer:
         """Send a request and read all of its answer; who cancels it hangs up."""
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: application/json\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         began = time.perf_counter()
@@ -47,11 +51,12 @@ class Connections:
             writer.write(head.encode() + body)
             try:
                 found = await reader.readuntil(b"\r\n\r\n")
-                length = next(
+                lengths = (
                     int(line.split(b":")[1])
                     for line in found.lower().split(b"\r\n")
                     if line.startswith(b"content-length:")
                 )
+                length = next(lengths, 0)  # 204 has none
                 answer = await reader.readexactly(length)
             except (asyncio.IncompleteReadError, ConnectionError):
                 if found or not kept:  # one that was kept may have been closed meanwhile

@@ -69,16 +69,18 @@ async def open_machine(settings: Settings, metrics: Metrics) -> AsyncIterator[Ma
         LLMEmbError: the state directory cannot be used.
     """
     async with contextlib.AsyncExitStack() as stack:
-        worker = ThreadPoolExecutor(
-            1, "model", initializer=_set_threads, initargs=(settings.threads,)
+        worker, tokenizer, backbone = (
+            ThreadPoolExecutor(1, name) for name in ("model", "tokenizer", "backbone")
         )
-        tokenizer = ThreadPoolExecutor(1, "tokenizer")
-        backbone = ThreadPoolExecutor(1, "backbone", initializer=_set_threads, initargs=(1,))
         for thread in (worker, tokenizer, backbone):
             stack.callback(thread.shutdown, wait=False, cancel_futures=True)
+        # In this order: of some libraries the last word holds for all threads.
+        loop, threads = asyncio.get_running_loop(), settings.threads or torch.get_num_threads()
+        await loop.run_in_executor(backbone, _set_threads, 1)
+        await loop.run_in_executor(worker, _set_threads, threads)
         store, records = await _open_stores(settings, stack)
-        threads = {"model": worker, "tokenizer": tokenizer, "backbone": backbone}
-        watchdog = await stack.enter_async_context(Watchdog(threads, settings.hung_seconds))
+        watched = {"model": worker, "tokenizer": tokenizer, "backbone": backbone}
+        watchdog = await stack.enter_async_context(Watchdog(watched, settings.hung_seconds))
         yield Machine(settings, worker, tokenizer, backbone, store, records, metrics, watchdog)
 
 
@@ -171,9 +173,9 @@ async def open_serving(machine: Machine, path: Path) -> AsyncIterator[Serving]:
         )
 
 
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        torch.set_num_threads(threads)
+def _set_threads(threads: int) -> None:
+    torch.get_num_threads()  # else the first operation would set what another thread last asked for
+    torch.set_num_threads(threads)
 
 
 def _load(settings: Settings, path: Path) -> tuple[Bundle, Encoder, LiveItems]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from service_process import Serve
 from service_setup import MakeSettings, eventually
@@ -65,3 +66,16 @@ def test_a_thread_that_hangs_is_found_and_one_that_goes_on_is_ready_again(
         assert client.get("/health/live").status_code == 200
         go_on.set()
         eventually(lambda: ready().status_code == 200)
+
+
+@pytest.mark.parametrize("threads", [None, 2, 3])
+def test_the_model_has_its_threads_and_the_backbone_one(
+    make_settings: MakeSettings, threads: int | None
+) -> None:
+    with TestClient(create_app(make_settings(threads=threads))) as client:
+        expected = threads or torch.get_num_threads()
+        client.post("/recommend", json={"sequence": ["film-4", {"attributes": {"title": "New"}}]})
+        assert client.get("/bundle").json()["serving"]["threads"] == expected
+        machine = client.app.state.served._machine
+        assert machine.worker.submit(torch.get_num_threads).result() == expected
+        assert machine.backbone.submit(torch.get_num_threads).result() == 1

@@ -1,0 +1,252 @@
+"""Half an hour at 70% of what the service can do: does it leak, slow down, or fail?
+
+    python benchmarks/soak.py                               # 35 minutes on two cores
+    python benchmarks/soak.py --minutes 5
+
+A tiny model, so that everything around it is what is measured: embedding of cached and new items,
+recommendations, changes of the catalogue, and a reload every two minutes. Writes ``results/soak.json``.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import uvloop
+from load import Connections
+from report import must_show, write_report
+from rich.progress import Progress
+from serve import llmemb
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from tiny_bundle import FILMS, film_id, make_tiny_bundle
+
+MINUTES, WARM_UP_MINUTES, SHARE = 30, 5, 0.7
+CLIENTS, CAPACITY_SECONDS, RELOAD_SECONDS, LOOK_SECONDS = 16, 20, 120, 5
+SLOPE, GROWTH, SLOWER = 0.01, 0, 1.5  # memory in ten minutes; descriptors; p99 of the last third
+IDS = 500  # that change
+MIX = {"cached": 6, "recommend": 8, "new": 2, "put": 3, "delete": 1}
+
+
+class Asker:
+    """Makes requests of the mix."""
+
+    def __init__(self, url: str) -> None:
+        """Take the service."""
+        self._connections = Connections("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        self._chance = random.Random(0)
+        self._numbers = itertools.count()
+        self._kinds = [kind for kind, weight in MIX.items() for _ in range(weight)]
+
+    async def ask(self) -> tuple[str, float, int]:
+        """Make one; return its kind, how long it took in seconds, and the status."""
+        kind = self._chance.choice(self._kinds)
+        name = f"item-{self._chance.randrange(IDS)}"
+        number = next(self._numbers)
+        match kind:
+            case "cached":
+                path, body = "/items/embed", _items(f"known {number % 50}")
+            case "new":
+                path, body = "/items/embed", _items(f"new {number}")
+            case "recommend":
+                ids = [film_id(self._chance.randrange(FILMS)) for _ in range(9)]
+                path, body = "/recommend", {"sequence": ids, "k": 20}
+            case "put":
+                path = "/items"
+                body = {"items": [{"id": name, "attributes": {"title": name, "number": number}}]}
+            case _:
+                path, body = f"/items/{name}", None
+        content = b"" if body is None else json.dumps(body).encode()
+        method = "DELETE" if body is None else "POST"
+        answer = await self._connections.ask(method, path, content)
+        return kind, answer.seconds, answer.status
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connections.close()
+
+
+def _items(title: str) -> dict[str, Any]:
+    return {"items": [{"attributes": {"title": title}}]}
+
+
+def main() -> None:
+    """Measure and write ``results/soak.json``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=MINUTES)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="llmemb-soak-") as name:
+        folder = Path(name)
+        bundle = make_tiny_bundle(folder / "tiny")
+        shutil.copytree(bundle, bundle.parent / "again")
+        with llmemb(bundle, folder) as running:
+            process = psutil.Process(running.process.pid)
+            found = uvloop.run(soak(running.url, process, 60 * arguments.minutes))
+    print(
+        write_report(
+            "soak",
+            f"{arguments.minutes:g} minutes at {SHARE:.0%} of capacity, tiny model",
+            1,
+            promises(found),
+            **found,
+        )
+    )
+
+
+async def soak(url: str, process: psutil.Process, seconds: float) -> dict[str, Any]:
+    """Find what the service can do, then ask for a share of it."""
+    asker = Asker(url)
+    capacity = await _capacity(asker)
+    rate = SHARE * capacity
+    taken: list[tuple[float, str, float, int]] = []
+    looks: list[dict[str, float]] = []
+    reloads: list[int] = []
+    began = time.monotonic()
+
+    async def one() -> None:
+        kind, took, status = await asker.ask()
+        taken.append((time.monotonic() - began, kind, took, status))
+
+    async def look() -> None:
+        while True:
+            with process.oneshot():
+                looks.append(
+                    {
+                        "at": time.monotonic() - began,
+                        "memory": process.memory_full_info().uss,
+                        "descriptors": process.num_fds(),
+                        "connections": len(process.net_connections()),
+                        "threads": process.num_threads(),
+                    }
+                )
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def reload() -> None:
+        for name in itertools.cycle(["again", "tiny"]):
+            await asyncio.sleep(RELOAD_SECONDS)
+            reloads.append(await asyncio.to_thread(_reload, url, name))
+
+    with Progress() as progress:
+        bar = progress.add_task(f"{rate:.0f} requests a second", total=seconds)
+        async with asyncio.TaskGroup() as group:
+            others = [group.create_task(look()), group.create_task(reload())]
+            for tick in itertools.count():
+                due = began + tick / rate
+                if due > began + seconds:
+                    break
+                if (wait := due - time.monotonic()) > 0:
+                    await asyncio.sleep(wait)
+                group.create_task(one())
+                if tick % 100 == 0:
+                    progress.update(bar, completed=time.monotonic() - began)
+            for other in others:
+                other.cancel()
+    asker.close()
+    return _figures(capacity, rate, seconds, taken, looks, reloads)
+
+
+async def _capacity(asker: Asker) -> float:
+    """Return requests a second, of so many clients that each wait for their answers."""
+    ends = time.monotonic() + CAPACITY_SECONDS
+    done = 0
+
+    async def client() -> None:
+        nonlocal done
+        while time.monotonic() < ends:
+            await asker.ask()
+            done += 1
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return done / CAPACITY_SECONDS
+
+
+def _reload(url: str, name: str) -> int:
+    request = urllib.request.Request(
+        f"{url}/admin/reload",
+        data=json.dumps({"bundle": name}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return int(answer.status)
+
+
+def _figures(
+    capacity: float,
+    rate: float,
+    seconds: float,
+    taken: list[tuple[float, str, float, int]],
+    looks: list[dict[str, float]],
+    reloads: list[int],
+) -> dict[str, Any]:
+    warm = min(60 * WARM_UP_MINUTES, seconds / 3)
+    later = [one for one in looks if one["at"] >= warm]
+    at = np.array([one["at"] for one in later])
+    memory = np.array([one["memory"] for one in later])
+    slope, start = np.polyfit(at, memory, 1)
+    third = (seconds - warm) / 3
+    p99 = [
+        round(
+            1e3
+            * float(
+                np.percentile(
+                    [
+                        took
+                        for when, _, took, _ in taken
+                        if warm + i * third <= when < warm + (i + 1) * third
+                    ],
+                    99,
+                )
+            ),
+            1,
+        )
+        for i in range(3)
+    ]
+    return {
+        "capacity_per_second": round(capacity),
+        "asked_per_second": round(rate),
+        "requests": len(taken),
+        "failed": sum(status >= 500 or status == 429 for _, _, _, status in taken),
+        "reloads": len(reloads),
+        "memory_mb": [round(one["memory"] / 2**20) for one in looks[:: max(1, len(looks) // 20)]],
+        "memory_slope_per_10_minutes": round(float(600 * slope / (start + slope * warm)), 4),
+        "descriptors": [int(later[0]["descriptors"]), int(later[-1]["descriptors"])],
+        "connections": [int(later[0]["connections"]), int(later[-1]["connections"])],
+        "threads": [int(later[0]["threads"]), int(later[-1]["threads"])],
+        "p99_ms_by_third": p99,
+    }
+
+
+def promises(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what was promised, and whether it holds."""
+    slope = found["memory_slope_per_10_minutes"]
+    first, *_, last = found["p99_ms_by_third"]
+    growth = max(found[key][1] - found[key][0] for key in ("descriptors", "connections", "threads"))
+    return [
+        must_show("requests that failed", found["failed"], "0", found["failed"] == 0),
+        must_show(
+            "memory: slope in ten minutes, after warm-up", slope, f"< {SLOPE}", slope < SLOPE
+        ),
+        must_show(
+            "more descriptors, connections or threads", growth, f"<= {GROWTH}", growth <= GROWTH
+        ),
+        must_show(
+            "p99 of the last third over that of the first",
+            round(last / first, 2),
+            f"<= {SLOWER}",
+            last <= SLOWER * first,
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    main()
