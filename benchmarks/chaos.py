@@ -283,10 +283,13 @@ def promises(found: dict[str, Any]) -> list[dict[str, Any]]:
     wrong = sum(one["wrong_answers"] for one in found.values())
     slowest = max(max(one["seconds_to_recover"].values()) for one in found.values())
     reads = min(
-        one["answered_during"][kind] or 0.0
-        for name, one in found.items()
-        if name.startswith("redis")
-        for kind in READS
+        (
+            one["answered_during"][kind] or 0.0
+            for name, one in found.items()
+            if name.startswith("redis")
+            for kind in READS
+        ),
+        default=1.0,
     )
     end = min(min(one["answered_at_the_end"].values()) for one in found.values())
     line = "every fault of Redis: the endpoint that reads with the smallest share of answers"

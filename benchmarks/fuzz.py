@@ -111,9 +111,16 @@ SEEDS = {
     "prompt": [b'{"title":"Heat","rank":3,"genres":["Crime",["a"]],"price":{"usd":4.5}}'],
     "ndjson": [b'{"id":"a","attributes":{"title":"x"}}\n{"id":"b","attributes":{}}\n'],
     "bundle": [bytes([i, 9, 0, 0, 1, 255]) for i in range(12)],
-    "cache": [],
 }
 _bundle: list[Any] = []
+
+
+def _cached_vector() -> bytes:
+    import numpy as np
+
+    from service.llm_vector import LLMVector, pack
+
+    return pack(LLMVector(np.arange(DIMENSIONS, dtype=np.float16), 7, truncated=False), "key")
 
 
 def _attributes(data: bytes) -> dict[str, Any]:
@@ -173,7 +180,7 @@ def run(name: str, seconds: int) -> dict[str, Any]:
         corpus, failed = Path(folder) / "corpus", Path(folder) / "failed"
         corpus.mkdir()
         failed.mkdir()
-        for i, seed in enumerate(SEEDS[name]):
+        for i, seed in enumerate(SEEDS.get(name) or [_cached_vector()]):
             (corpus / f"seed-{i}").write_bytes(seed)
         options = [
             f"-max_total_time={seconds}",
