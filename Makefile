@@ -3,6 +3,7 @@
 # make check  lint and types
 # make quality DATA=data/...   every row of the quality report (docs/results.md); hours, resumable
 # make encode DATA=data/...    embedding against other libraries, offline; over an hour
+# make sbom   list what is installed (CycloneDX, build/sbom.json) and its licences (docs/licences.md)
 # make lock   resolve the dependencies anew
 
 PYTHON = python3
@@ -16,10 +17,10 @@ MOVIELENS := .quickstart/recbole/dataset_example/ml-100k
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run train test check format quality encode lock clean help
+.PHONY: run train test check format quality encode sbom lock clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -6
+	@sed -n 's/^# //p' Makefile | head -7
 
 run: train
 	$(BIN)/llmemb serve bundles/ml-100k --host $(HOST) --port $(PORT)
@@ -43,6 +44,14 @@ quality: $(VENV)/.dev $(VENV)/.base-model .venv-rectools/.done
 
 encode: $(VENV)/.dev $(VENV)/.base-model $(patsubst %,.venv-%/.done,infinity llama-cpp openvino)
 	$(BIN)/python benchmarks/encode.py $(DATA)
+
+sbom: $(VENV)/.dev .venv-sbom/.done
+	mkdir -p build
+	.venv-sbom/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-file build/sbom.json
+	{ echo "# Licences"; echo; \
+	  echo "Of all that \`make sbom\` found installed, development tools included; \`build/sbom.json\` has it in CycloneDX."; echo; \
+	  .venv-sbom/bin/pip-licenses --python $(BIN)/python --format markdown --order license --ignore-packages llmemb; \
+	} > docs/licences.md
 
 lock: $(VENV)/.dev
 	$(PIP) install uv
