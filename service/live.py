@@ -250,10 +250,12 @@ class LiveCatalogue:
             self._read_back(entries)
             # What was written before the stream was read is in it, or it is lost.
             left = written & self._written
-            self._lost = any(not entries or self.position.reached(one) for one in left)
+            if any(not entries or self.position.reached(one) for one in left):
+                self._lost = True
 
     async def _begin(self) -> None:
         """Take all records, and put back those that Redis lost; what has none is as in the bundle."""
+        self._lost = True  # until all of this is done, whatever ends it early
         written = set(self._written)
         known = dict(self._since)  # first: what is put meanwhile is not in question
         await self._records.ask_guarantee()
