@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 MAX_RETRY_SECONDS = 60
+PUNCTUAL = (
+    0.8  # of the deadline: what is expected to take longer is refused; machines have slow moments
+)
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -105,6 +108,7 @@ class Engine:
         self._background = Background()
         self._seconds_per_item = 0.0  # of late; not known yet
         self._busy_seconds = self._busy_items = 0.0
+        self._batch_seconds = 0.0  # of the longest batch of late
         self._loop = asyncio.create_task(self._serve())
 
     @property
@@ -152,8 +156,10 @@ class Engine:
     def _enter(self, prompts: Mapping[str, str]) -> list[_Job]:
         new = [key for key in prompts if key not in self._jobs]
         waiting = len(self._queue)
-        ahead = waiting * self._seconds_per_item
-        if new and (waiting + len(new) > self._max_queue or ahead > self._deadline_seconds):
+        # Those that the model has now, those that wait, and the batch that an item will be part of.
+        ahead = len(self._jobs) * self._seconds_per_item + self._batch_seconds
+        late = ahead > PUNCTUAL * self._deadline_seconds
+        if new and (waiting + len(new) > self._max_queue or (self._jobs and late)):
             raise OverloadedError(
                 f"{waiting} items wait for the model already", retry_after=self._retry_after()
             )
@@ -207,7 +213,9 @@ class Engine:
             # The model goes on with the next batch while this one is kept and answered.
             self._background.start(self._finish(batch, computed))
             # Sums that forget: full batches count for more than lone items, which are slower.
-            self._busy_seconds = 0.8 * self._busy_seconds + time.monotonic() - began
+            took = time.monotonic() - began
+            self._batch_seconds = max(took, 0.8 * self._batch_seconds)
+            self._busy_seconds = 0.8 * self._busy_seconds + took
             self._busy_items = 0.8 * self._busy_items + len(batch)
             self._seconds_per_item = self._busy_seconds / self._busy_items
 
