@@ -27,18 +27,21 @@ DISK_MB, JUMP = 32, "+3600"
 JUNK = 20_000
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
-# The installed command, but the model waits as long as a file is there.
-HANGING = """
+# The installed command, but the model waits as long as a file is there, and the clock is off by the seconds
+# that another holds.
+PATCHED = """
 import sys, time
 from pathlib import Path
 from llmemb import cli
 from llmemb.encoder import Encoder
-forward, file = Encoder.forward, Path(sys.argv.pop(1))
+hang, clock = Path(sys.argv.pop(1)), Path(sys.argv.pop(1))
+forward, now = Encoder.forward, time.time
 def waiting(self, tokens):
-    while file.exists():
+    while hang.exists():
         time.sleep(0.05)
     return forward(self, tokens)
 Encoder.forward = waiting
+time.time = lambda: now() + float(clock.read_text())
 cli.main()
 """
 
@@ -68,11 +71,11 @@ class Scene:
             "LLMEMB_HUNG_SECONDS": "2",
             "LLMEMB_DEADLINE_SECONDS": "3",
             "OMP_NUM_THREADS": "1",
-            **self._fault.environment(self),
         }
         command = [LLMEMB, "serve", str(bundle), "--port", str(PORT)]
-        if self._fault.hanging:
-            command[:1] = [sys.executable, "-c", HANGING, str(self.hang)]
+        if self._fault.patched:
+            self.clock.write_text("+0")
+            command[:1] = [sys.executable, "-c", PATCHED, str(self.hang), str(self.clock)]
         self._start = partial(server, command, PORT, "/health/ready", **environment)
         self._open()
         return self
@@ -106,8 +109,7 @@ class Fault:
         how: in words.
         redis: what the service gets.
         through_proxy: whether the service reaches it through a proxy that can be slow.
-        hanging: whether the service's model can be made to hang.
-        environment: of the service, besides.
+        patched: whether the service's model can be made to hang, and its clock to jump.
         impossible: why it cannot be made here; nothing: it can.
     """
 
@@ -117,8 +119,7 @@ class Fault:
     end: Callable[[Scene], Any] = lambda _: None
     redis: Callable[[Scene], Topology] = lambda scene: Single(scene.folder)
     through_proxy: bool = False
-    hanging: bool = False
-    environment: Callable[[Scene], dict[str, str]] = lambda _: {}
+    patched: bool = False
     impossible: Callable[[], str] = lambda: ""
 
 
@@ -300,11 +301,11 @@ FAULTS = (
     ),
     Fault(
         "clock jumps",
-        "an hour ahead, for the service and Valkey (libfaketime)",
+        "an hour ahead and back, for the service and Valkey (libfaketime)",
         lambda scene: scene.clock.write_text(JUMP),
         lambda scene: scene.clock.write_text("+0"),
         redis=lambda scene: Single(scene.folder, **_jumping(scene)),
-        environment=_jumping,
+        patched=True,
         impossible=lambda: "" if FAKETIME.exists() else "needs libfaketime",
     ),
     Fault("service killed", "SIGKILL, started again at once", lambda scene: scene.kill_service()),
@@ -319,6 +320,6 @@ FAULTS = (
         "its thread does not return for 5 s",
         lambda scene: scene.hang.touch(),
         lambda scene: scene.hang.unlink(),
-        hanging=True,
+        patched=True,
     ),
 )
