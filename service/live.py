@@ -285,6 +285,8 @@ class LiveCatalogue:
                 if item_id not in records or records[item_id].version < one.version
             }
             if not lost:
+                if records and not position.lineage:  # others put it back in between
+                    position = replace(position, lineage=self.position.lineage)
                 return position, records
             log.warning("Redis has lost %d changes of the catalogue: putting them back", len(lost))
             await self._records.put_back(self.position, lost)
