@@ -84,9 +84,8 @@ def create_app(settings: Settings) -> FastAPI:
     if keys:
         app.add_middleware(Access, keys=keys)
         access.describe(app)
-    if (
-        settings.cors_origins
-    ):  # outermost: a browser asks first, without the key, whether it may ask
+    if settings.cors_origins:
+        # Outside of the keys: a browser asks first, without one, whether it may ask.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,

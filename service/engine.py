@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 MAX_RETRY_SECONDS = 60
-PUNCTUAL = (
-    0.8  # of the deadline: what is expected to take longer is refused; machines have slow moments
-)
+# Share of the deadline: what is expected to take longer is refused, since machines have slow moments.
+PUNCTUAL = 0.8
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -208,12 +207,11 @@ class Engine:
             for job, _ in batch:
                 self._stages["queue"].took(began - job.entered, [job.span])
             computed = await self._each(self._worker, self._encoder.forward, tokens)
-            spans = [job.span for job, _ in batch]
-            self._stages["forward"].took(time.monotonic() - began, spans)
+            took = time.monotonic() - began
+            self._stages["forward"].took(took, [job.span for job, _ in batch])
             # The model goes on with the next batch while this one is kept and answered.
             self._background.start(self._finish(batch, computed))
             # Sums that forget: full batches count for more than lone items, which are slower.
-            took = time.monotonic() - began
             self._batch_seconds = max(took, 0.8 * self._batch_seconds)
             self._busy_seconds = 0.8 * self._busy_seconds + took
             self._busy_items = 0.8 * self._busy_items + len(batch)

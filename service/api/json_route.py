@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import InvalidFieldError
 
-JSON, NDJSON = b"application/json", b"application/x-ndjson"
+JSON, NDJSON = "application/json", "application/x-ndjson"
 
 
 class JSONRoute(APIRoute):
@@ -51,7 +51,7 @@ class JSONRoute(APIRoute):
                 return
             answer = await self.endpoint(**{request_name: Request(scope), body.name: given})
             if not isinstance(answer, Response):
-                answer = Response(answer.model_dump_json(), media_type=JSON.decode())
+                answer = Response(answer.model_dump_json(), media_type=JSON)
             await answer(scope, receive, send)
 
         return answer
@@ -69,15 +69,15 @@ class ItemsRoute(JSONRoute):
             if _content_type(scope) == NDJSON:
                 receive = _having(_items((await receive())["body"]))
                 headers = [one for one in scope["headers"] if one[0] != b"content-type"]
-                scope = {**scope, "headers": [*headers, (b"content-type", JSON)]}
+                scope = {**scope, "headers": [*headers, (b"content-type", JSON.encode())]}
             await app(scope, receive, send)
 
         self.app = answer
 
 
-def _content_type(scope: Scope) -> bytes:
+def _content_type(scope: Scope) -> str:
     content_type: bytes = dict(scope["headers"]).get(b"content-type", b"")
-    return content_type
+    return content_type.decode("latin-1")
 
 
 def _having(body: bytes) -> Receive:

