@@ -3,6 +3,7 @@
 # make check  lint and types
 # make quality DATA=data/...   every row of the quality report (docs/results.md); hours, resumable
 # make encode DATA=data/...    embedding against other libraries, offline; over an hour
+# make clients  make again what the clients are made of: the OpenAPI document, types, the synchronous twin
 # make sbom   list what is installed (CycloneDX, build/sbom.json) and its licences (docs/licences.md)
 # make lock   resolve the dependencies anew
 
@@ -13,21 +14,22 @@ PORT = 8000
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+NODE_MODULES := clients/typescript/node_modules/.package-lock.json
 MOVIELENS := .quickstart/recbole/dataset_example/ml-100k
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run train test check format quality encode sbom lock clean help
+.PHONY: run train test check format quality encode clients sbom lock clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -7
+	@sed -n 's/^# //p' Makefile | head -8
 
 run: train
 	$(BIN)/llmemb serve bundles/ml-100k --host $(HOST) --port $(PORT)
 
 train: bundles/ml-100k/manifest.json
 
-test: $(VENV)/.dev data/ml-100k/dataset.json $(VENV)/.base-model
+test: $(VENV)/.dev data/ml-100k/dataset.json $(VENV)/.base-model $(if $(shell command -v npm),$(NODE_MODULES))
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
@@ -45,6 +47,11 @@ quality: $(VENV)/.dev $(VENV)/.base-model .venv-rectools/.done
 encode: $(VENV)/.dev $(VENV)/.base-model $(patsubst %,.venv-%/.done,infinity llama-cpp openvino)
 	$(BIN)/python benchmarks/encode.py $(DATA)
 
+clients: $(VENV)/.dev $(NODE_MODULES)
+	$(BIN)/python clients/openapi_document.py
+	$(BIN)/python clients/python/make_sync.py
+	npm --prefix clients/typescript run generate
+
 sbom: $(VENV)/.dev .venv-sbom/.done
 	mkdir -p build
 	.venv-sbom/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-file build/sbom.json
@@ -55,8 +62,22 @@ sbom: $(VENV)/.dev .venv-sbom/.done
 
 lock: $(VENV)/.dev
 	$(PIP) install uv
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --no-header \
-		--no-annotate --extra cpu --extra gpu --extra train --extra scale --extra signed --extra traces --extra dev -o requirements/lock.txt
+	$(COMPILE) pyproject.toml --universal --upgrade $(addprefix --extra ,cpu gpu train scale signed traces dev) -o requirements/lock.txt
+	$(MAKE) requirements/image-cpu.txt requirements/image-gpu.txt requirements/image-train.txt requirements/image-build.txt
+
+# What images install, with hashes. The two without a GPU take torch itself from PyTorch's own index.
+COMPILE := $(BIN)/uv pip compile --python-version 3.11 --no-header --no-annotate
+HASHED = $(COMPILE) --python-platform linux --constraint requirements/lock.txt --generate-hashes -o $@
+TORCH = $(shell grep -oE '^(torch|triton|cuda-[a-z-]+|nvidia-[a-z0-9-]+)==' requirements/lock.txt | tr -d =)
+
+requirements/image-build.txt: pyproject.toml
+	echo hatchling | $(HASHED) -
+
+requirements/image-gpu.txt: requirements/lock.txt
+	$(HASHED) pyproject.toml $(addprefix --extra ,gpu signed traces)
+
+requirements/image-%.txt: requirements/lock.txt
+	$(HASHED) pyproject.toml $(addprefix --extra ,cpu signed traces $(filter train,$*)) $(addprefix --no-emit-package ,$(TORCH))
 
 clean:
 	rm -rf $(VENV) .venv-* .quickstart data/ml-100k bundles/ml-100k bundles/ml-100k.work
@@ -87,6 +108,10 @@ $(VENV)/.base-model: requirements/base-model.txt | $(BIN)/python
 .venv-%/.done: requirements/%.txt | $(BIN)/python
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip --quiet --disable-pip-version-check install --requirement $<
+	@touch $@
+
+$(NODE_MODULES): clients/typescript/package-lock.json
+	npm --prefix clients/typescript ci --no-fund --no-audit --ignore-scripts
 	@touch $@
 
 .quickstart/.movielens: requirements/movielens.txt | $(BIN)/python

@@ -20,7 +20,7 @@ from llmemb.srs import build_backbone
 from trainer.cooccurrence import cooccurrence_scorer
 from trainer.dataset import Dataset
 from trainer.evaluate import Scorer, evaluation_report, popularity_scorer, ranks
-from trainer.fit import Recommender, fit
+from trainer.fit import Recommender, fit, read_history
 from trainer.item_tables import IdTable
 from trainer.presets import build_preset
 from trainer.progress import Progress
@@ -183,12 +183,12 @@ class Workshop:
         if row.kind == "cooccurrence":
             return cooccurrence_scorer(run.data.split), []
         if row.kind == "id":
-            return run.trained_collaborative().scorer(), _history(run.collaborative[0])
+            return run.trained_collaborative().scorer(), read_history(run.collaborative[0])
         if row.kind == "adapted":
-            return run.trained_adapted().scorer(), _history(run.rat[0])
+            return run.trained_adapted().scorer(), read_history(run.rat[0])
         if row.kind == "rectools":
             return rectools_scorer(self.peer_python, run.data.split, run.preset, folder)
-        return _llm_initialised(run, folder), _history(folder)
+        return _llm_initialised(run, folder), read_history(folder)
 
 
 def held_out(data: Dataset) -> Dataset:
@@ -229,8 +229,3 @@ def _llm_initialised(run: Run, folder: Path) -> Scorer:
 def _seconds(history: list[dict[str, Any]]) -> float:
     # The median: a machine that did something else for a while is not the model's slowness.
     return len(history) * median(epoch["seconds"] for epoch in history) if history else 0.0
-
-
-def _history(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]

@@ -41,6 +41,7 @@ MANIFEST, ITEMS, CARD = "manifest.json", "items.parquet", "README.md"
 ENCODER, SRS_SETTINGS, SRS_MODEL = "encoder", "srs/config.json", "srs/model.safetensors"
 PROJECTION, ADAPTER = "projection.safetensors", "adapter.safetensors"
 LLM_VECTORS, ITEM_VECTORS = "llm_vectors.safetensors", "item_vectors.safetensors"
+PLACES = "places.safetensors"
 
 
 class BaseModelReference(BaseModel):
@@ -77,6 +78,7 @@ class Manifest(BaseModel):
     data: DataFacts
     settings: dict[str, Any]  # the preset as trained, every value
     metrics: dict[str, Any]  # rows (this bundle and its baselines) of ``llmemb evaluate``'s answer
+    history: dict[str, list[dict[str, float]]]  # by stage, its epochs: loss, NDCG@10 on validation
     libraries: dict[str, str]
     files: dict[str, str] = Field(default_factory=dict)  # path inside the bundle -> SHA-256
 
@@ -109,7 +111,8 @@ class Bundle:
         llm_vectors: float16 ``[items, llm]``.
         item_vectors: float32 ``[items, width]``, what the backbone is scored against.
         residuals: float32 ``[items, width]``, what training learnt of each item besides its attributes;
-            None: nothing, or the bundle is too old to hold it.
+            None: nothing.
+        places: float32 ``[items, 2]``, the catalogue as a map, within -1 and 1.
     """
 
     path: Path
@@ -122,6 +125,7 @@ class Bundle:
     llm_vectors: NDArray[np.float16]
     item_vectors: NDArray[np.float32]
     residuals: NDArray[np.float32] | None
+    places: NDArray[np.float32]
 
     def adapt(
         self, llm_vectors: NDArray[np.floating], residuals: NDArray[np.float32] | None = None
@@ -173,6 +177,7 @@ def write_bundle(
     llm_vectors: NDArray[np.float16],
     item_vectors: NDArray[np.float32],
     residuals: NDArray[np.float32] | None,
+    places: NDArray[np.float32],
     card: str,
 ) -> Manifest:
     """Write a bundle into a folder that holds its ``encoder/`` already; return the sealed manifest.
@@ -190,6 +195,7 @@ def write_bundle(
     if residuals is not None:
         tables["residuals"] = residuals
     save_arrays(tables, folder / ITEM_VECTORS)
+    save_arrays({"places": places}, folder / PLACES)
     (folder / CARD).write_text(card, encoding="utf-8")
     files = {
         path.relative_to(folder).as_posix(): sha256_of(path)
@@ -294,12 +300,14 @@ def _load(path: Path, manifest: Manifest) -> Bundle:
         llm_vectors=load_arrays(path / LLM_VECTORS)["vectors"],
         item_vectors=tables["vectors"],
         residuals=tables.get("residuals"),
+        places=load_arrays(path / PLACES)["places"],
     )
     items, llm = len(catalogue), manifest.llm_dimensions
     projected, width = manifest.adapter.inputs, manifest.srs.width
     expected: list[tuple[str, NDArray[Any], tuple[int, ...], type]] = [
         (LLM_VECTORS, bundle.llm_vectors, (items, llm), np.float16),
         (ITEM_VECTORS, bundle.item_vectors, (items, width), np.float32),
+        (PLACES, bundle.places, (items, 2), np.float32),
         (f"{PROJECTION}, mean,", bundle.projection.mean, (llm,), np.float32),
         (f"{PROJECTION}, matrix,", bundle.projection.matrix, (llm, projected), np.float32),
     ]

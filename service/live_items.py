@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from heapq import merge
+from heapq import merge, nsmallest
 from itertools import islice
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from llmemb.bundle import Bundle
 from service.errors import UnknownAttributeError
 from service.filters import Column, Condition, value_of
 from service.index import SAMPLED, ItemIndex, Storage, unit_length
+from service.text_search import TextSearch, searched_text
 
 HEAD_SHARE = 0.2  # of the items of training
 RECENT, RECENT_SHARE = 1000, 0.01  # rows added or removed before the indexes are built anew
@@ -200,6 +201,22 @@ class LiveItems:
         older = (one for one in first if one in self.row_of and one not in recent)
         return list(islice(merge(sorted(recent), older), count))
 
+    def search(self, text: str, count: int) -> list[str]:
+        """Return ids of items whose id or texts hold a text, those used most in training first.
+
+        The first search makes the table that it and later ones look in.
+        """
+        added = range(self._first, len(self._ids))
+        recent = [
+            row
+            for row in added
+            if text.casefold() in searched_text(self._ids[row], self._attributes[row])
+        ]
+        rows = [*self._texts.rows(text).tolist(), *recent]
+        here = [row for row in rows if self.row_of.get(self._ids[row]) == row]
+        most_used = nsmallest(count, here, key=lambda row: (-self._popularity[row], row))
+        return [self._ids[row] for row in most_used]
+
     def compacted(self, rows: NDArray[np.int64]) -> "LiveItems":
         """Return the items of some rows with nothing added and nothing removed; runs in any thread."""
         items = LiveItems(
@@ -231,6 +248,10 @@ class LiveItems:
     def _cold(self) -> NDArray[np.bool_]:
         cold: NDArray[np.bool_] = np.array(self._popularity[: self._first], dtype=np.int64) == 0
         return cold
+
+    @cached_property
+    def _texts(self) -> TextSearch:
+        return TextSearch(self._ids[: self._first], self._attributes[: self._first])
 
     @cached_property
     def _sorted(self) -> list[str]:

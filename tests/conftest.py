@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from service_process import Serve, Service
 from tiny_bundle import make_tiny_bundle
 
 settings.register_profile("llmemb", deadline=None)  # a busy machine is no bug
@@ -31,3 +32,19 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of 40 films over a randomly initialised Llama, complete and verifiable."""
     return make_tiny_bundle(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def serve(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Start services as processes; what is left of them ends with the module."""
+    running: list[Service] = []
+
+    def start(**environment: str) -> Service:
+        running.append(Service(tiny_bundle, tmp_path_factory.mktemp("s"), **environment))
+        return running[-1]
+
+    yield start
+    for service in running:
+        service.client.close()
+        if service.process.poll() is None:
+            service.end()

@@ -90,6 +90,7 @@ def make_tiny_bundle(folder: Path, *, residuals: bool = False, width: int = WIDT
         data=DataFacts(name="tiny", fingerprint="0", items=FILMS, users=9, interactions=99),
         settings={},
         metrics={},
+        history={},
         libraries={},
     )
     write_bundle(
@@ -103,6 +104,7 @@ def make_tiny_bundle(folder: Path, *, residuals: bool = False, width: int = WIDT
         llm_vectors=llm,
         item_vectors=item_vectors,
         residuals=learnt.numpy() if residuals else None,
+        places=rng.uniform(-1, 1, (FILMS, 2)).astype(np.float32),
         card="# tiny\n",
     )
     return bundle

@@ -32,7 +32,7 @@ from trainer.item_tables import ItemTable
 from trainer.next_item import Repeats, draw_negatives, next_item_loss
 from trainer.presets import FitSettings
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, HISTORY = "checkpoint.safetensors", "history.jsonl"
 CHECKPOINT_SECONDS = 20.0
 GRADIENT_NORM = 1.0
 REPEAT_BIAS_SPEED = 10  # times the learning rate: one number that may have far to go
@@ -176,7 +176,13 @@ def fit(
     model.load_state_dict(best_weights)
     model.to("cpu").eval()
     lines = [json.dumps({**vars(epoch), "seconds": round(epoch.seconds, 3)}) for epoch in history]
-    (folder / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / HISTORY).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Return what each epoch did, from the folder of a training that is done."""
+    lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 @contextmanager

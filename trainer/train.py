@@ -37,8 +37,9 @@ from llmemb.prompt import PromptTemplate, excluded_by_default, sampled, shared_f
 from trainer.card import model_card
 from trainer.dataset import Dataset
 from trainer.evaluate import evaluation_report, popularity_scorer, ranks
-from trainer.fit import CHECKPOINT, Recommender
+from trainer.fit import CHECKPOINT, Recommender, read_history
 from trainer.item_tables import AdaptedTable, IdTable
+from trainer.places import catalogue_places
 from trainer.presets import Preset
 from trainer.progress import Progress
 from trainer.rat import adapted_model, collaborative_model, train_collaborative, train_rat
@@ -47,6 +48,7 @@ from trainer.vectors import embed_catalogue
 
 LIBRARIES = ("numpy", "peft", "sentence-transformers", "torch", "transformers")
 MODEL, VECTORS, METRICS = "model.safetensors", "vectors.safetensors", "metrics.json"
+PLACES = "places.safetensors"
 
 
 def train(
@@ -234,9 +236,24 @@ class Run:
 
         return run_stage(self.work, "evaluate", inputs, produce)
 
+    @cached_property
+    def places(self) -> tuple[Path, str]:
+        """The catalogue as a map."""
+
+        def produce(folder: Path) -> None:
+            vectors = self.trained_adapted().item_vectors().numpy()
+            with self.progress.items("map", len(vectors)) as advance:
+                places = catalogue_places(vectors, self.preset.seed)
+                advance(len(vectors))
+            with replacing_file(folder / PLACES) as aside:
+                save_arrays({"places": places}, aside)
+
+        return run_stage(self.work, "map", {"rat": self.rat[1]}, produce)
+
     def bundle(self, out: Path) -> Manifest:
         """Write the bundle to ``out`` and return its manifest."""
         metrics, _ = self.evaluation
+        places, _ = self.places
         encoder = self.scft[0] / ENCODER
         model = self.trained_adapted()
         lora = sha256_of(encoder / "adapter_model.safetensors")
@@ -253,6 +270,10 @@ class Run:
             data=self.data.facts,
             settings=self.preset.model_dump(mode="json"),
             metrics=json.loads((metrics / METRICS).read_bytes()),
+            history={
+                "collaborative": read_history(self.collaborative[0]),
+                "rat": read_history(self.rat[0]),
+            },
             libraries=_installed(LIBRARIES),
         )
         with replacing_directory(out) as folder:
@@ -268,6 +289,7 @@ class Run:
                 llm_vectors=self.llm_vectors,
                 item_vectors=model.item_vectors().numpy(),
                 residuals=model.table.residuals(),
+                places=load_arrays(places / PLACES)["places"],
                 card=model_card(manifest),
             )
 

@@ -2,24 +2,25 @@
 
 import asyncio
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
 from fastapi import Body as FromBody
 from pydantic import BaseModel, Field
 
 from service.api.deps import check_at_most, no_item, serving_of
+from service.api.item_answer import ItemAnswer, item_answer
 from service.api.json_route import NDJSON, ItemsRoute
 from service.api.schemas import HEAT, RONIN, Body, ColdItem, ItemId
 from service.errors import InvalidFieldError
 from service.live import NewItem
 from service.problems import BUSY, responses
 from service.records import Changed
-from service.serving import Serving
 
 router = APIRouter(prefix="/items", tags=["catalogue"], route_class=ItemsRoute)
 
 MAX_PAGE = 1000
+MAX_SEARCH = 200  # characters
 
 IfMatch = Annotated[
     str | None,
@@ -33,18 +34,6 @@ IfNoneMatch = Annotated[
     Literal["*"] | None,
     Header(alias="If-None-Match", description="`*`: only if the item is not there yet."),
 ]
-
-
-class ItemAnswer(BaseModel):
-    """What the catalogue knows of an item."""
-
-    id: str
-    attributes: dict[str, Any] = Field(examples=[HEAT])
-    popularity: int = Field(description="Interactions with it in the training data.")
-    version: int = Field(description="Of the catalogue when the item was put; 0: the bundle's own.")
-    updated: float | None = Field(
-        description="When it was put, in seconds since 1970; null: it is the bundle's own."
-    )
 
 
 class ItemsAnswer(BaseModel):
@@ -130,11 +119,23 @@ async def list_items(
     http: Request,
     after: Annotated[str, Query(description="The `next` of the page before.")] = "",
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+    search: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=MAX_SEARCH,
+            description="Only items whose id or texts hold this, those used most in training first, and "
+            "no further page.",
+        ),
+    ] = None,
 ) -> ItemsAnswer:
     """Return items in the order of their ids; one that is there all the while is listed once."""
     serving = serving_of(http)
-    ids = await asyncio.to_thread(serving.live.items.page, after, limit + 1)
-    page = [found for one in ids[:limit] if (found := _item(serving, one))]
+    if search is not None:
+        ids = await asyncio.to_thread(serving.live.items.search, search, limit)
+    else:
+        ids = await asyncio.to_thread(serving.live.items.page, after, limit + 1)
+    page = [found for one in ids[:limit] if (found := item_answer(serving, one))]
     return ItemsAnswer(items=page, next=ids[limit - 1] if len(ids) > limit else None)
 
 
@@ -142,7 +143,7 @@ async def list_items(
 @router.get("/{item_id:path}", summary="Look an item up", responses=responses(404, 503))
 async def get_item(http: Request, response: Response, item_id: str) -> ItemAnswer:
     """Return an item's attributes, its popularity and its version, which is in `ETag` too."""
-    found = _item(serving_of(http), item_id)
+    found = item_answer(serving_of(http), item_id)
     if found is None:
         raise no_item(item_id)
     response.headers["ETag"] = _etag(found.version)
@@ -190,21 +191,6 @@ async def delete_item(http: Request, item_id: str, if_match: IfMatch = None) -> 
         raise _conflict(item_id, changed)
     if changed.outcome == "absent":
         raise no_item(item_id)
-
-
-def _item(serving: Serving, item_id: str) -> ItemAnswer | None:
-    items = serving.live.items
-    row = items.row_of.get(item_id)
-    if row is None:
-        return None
-    record = serving.live.record(item_id)
-    return ItemAnswer(
-        id=item_id,
-        attributes=items.attributes_at(row),
-        popularity=items.trained.get(item_id, 0),
-        version=record.version if record else 0,
-        updated=record.updated if record else None,
-    )
 
 
 def _put_answer(item_id: str, changed: Changed) -> PutAnswer:

@@ -42,6 +42,9 @@ class EmbedRequest(Body):
         description="Cut the end of an item that is longer than the model reads, and say so in the "
         "answer; `false`: refuse it.",
     )
+    prompt: bool = Field(
+        default=False, description="Give the text that the LLM reads of each item as well."
+    )
 
 
 class Embedding(BaseModel):
@@ -53,6 +56,7 @@ class Embedding(BaseModel):
     tokens: int = Field(description="Length of the item's prompt.")
     truncated: bool = Field(description="Whether the prompt was too long and its end was cut off.")
     cached: bool
+    prompt: str | None = Field(default=None, description="Given with `prompt`.")
 
 
 class Usage(BaseModel):
@@ -127,9 +131,10 @@ async def embed(
                 "tokens": item.llm.tokens,
                 "truncated": item.llm.truncated,
                 "cached": item.cached,
+                **({"prompt": serving.embedder.prompt(read)} if request.prompt else {}),
             }
-            for i, (asked, item, vector) in enumerate(
-                zip(request.items, embedded, vectors, strict=True)
+            for i, (asked, read, item, vector) in enumerate(
+                zip(request.items, prepared, embedded, vectors, strict=True)
             )
         ],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},

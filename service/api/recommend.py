@@ -18,6 +18,7 @@ from service.api.deps import (
     serving_of,
     trial_of,
 )
+from service.api.item_answer import ItemAnswer, item_answer
 from service.api.json_route import JSONRoute
 from service.api.schemas import RONIN, AnyId, Body, Count, Entry, Filter
 from service.problems import responses
@@ -75,6 +76,9 @@ class RecommendRequest(Body):
     explain: bool = Field(
         default=False, description="Tell which entries of the sequence drove each item."
     )
+    details: bool = Field(
+        default=False, description="Tell of each item what `GET /items/{item_id}` does."
+    )
     diversity: float = Field(
         default=0,
         ge=0,
@@ -105,6 +109,9 @@ class RecommendedItem(BaseModel):
         default=None,
         exclude_if=_is_none,
         description="Given with `explain`; empty for popular items.",
+    )
+    item: ItemAnswer | None = Field(
+        default=None, exclude_if=_is_none, description="Given with `details`."
     )
 
 
@@ -268,6 +275,7 @@ async def _recommended(serving: Serving, request: RecommendRequest, prefix: str)
                 rank=i + 1,
                 source=found.source,
                 because=_drivers(request, found.because[i]) if found.because else None,
+                item=item_answer(serving, item_id) if request.details else None,
             )
             for i, (item_id, score) in enumerate(found.items)
         ],

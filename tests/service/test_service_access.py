@@ -24,6 +24,7 @@ ROUTES = {  # every route, and the least that a key must be for it; None: anybod
     "GET /health/ready": None,
     "GET /metrics": "read",
     "GET /bundle": "read",
+    "GET /bundle/map": "read",
     "POST /items/embed": "read",
     "POST /items/explain": "read",
     "POST /items/similar": "read",

@@ -368,3 +368,37 @@ def test_an_item_that_changes_keeps_what_training_learnt_of_it(
         assert found.residuals is not None
         assert known == pytest.approx(found.adapt(vector, found.residuals[4:5])[0], abs=1e-4)
         assert np.abs(known - new).max() > 0.01
+
+
+def found(client: TestClient, text: str, limit: int = 100) -> list[str]:
+    answer = client.get("/items", params={"search": text, "limit": limit})
+    assert answer.status_code == 200
+    assert answer.json()["next"] is None
+    return [item["id"] for item in answer.json()["items"]]
+
+
+def test_items_are_found_by_what_their_id_and_texts_hold(client: TestClient) -> None:
+    assert found(client, "FILM NUMBER 17") == ["film-17"]
+    assert found(client, "ümläut") == ["Ümläut?x=1"]
+    assert len(found(client, "crime")) == len(
+        [i for i in range(FILMS) if "Crime" in film(i)["genres"]]
+    )
+    assert found(client, "no film is called that") == []
+
+
+def test_the_items_found_first_are_those_used_most(client: TestClient) -> None:
+    items = client.get("/items", params={"search": "film number", "limit": 1000}).json()["items"]
+    used = [item["popularity"] for item in items]
+    assert len(used) == FILMS
+    assert used == sorted(used, reverse=True)
+    assert found(client, "film number", limit=3) == [item["id"] for item in items[:3]]
+
+
+def test_an_item_is_found_from_when_it_is_put_until_it_is_deleted(client: TestClient) -> None:
+    assert found(client, "xylophone") == []
+    put(client, "new", {"title": "A Xylophone", "more": {"list": ["deep inside"]}})
+    assert found(client, "xylophone") == found(client, "deep inside") == ["new"]
+    put(client, "new", {"title": "A Cello"})
+    assert found(client, "xylophone") == []
+    client.delete("/items/film-17")
+    assert found(client, "film number 17") == []

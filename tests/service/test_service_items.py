@@ -107,6 +107,7 @@ def test_an_item_is_found_whatever_its_id_holds(client: TestClient, app: FastAPI
         "id": film_id(i),
         "attributes": film(i),
         "popularity": int(app.state.served.serving.bundle.popularity[i]),
+        "kind": app.state.served.serving.live.items.kind(film_id(i)),
         "version": 0,
         "updated": None,
     }
