@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,14 +36,23 @@ pytestmark = [
 Compose = Callable[..., str]
 
 
-@pytest.fixture(scope="module")
-def port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
-def compose(port: int) -> Iterator[Compose]:
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def prometheus_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def compose(port: int, prometheus_port: int) -> Iterator[Compose]:
     """Bring everything up around a tiny bundle; take it down again with its volumes."""
     bundles = Path(tempfile.mkdtemp(prefix="llmemb-bundles-"))
     make_tiny_bundle(bundles)
@@ -52,6 +62,7 @@ def compose(port: int) -> Iterator[Compose]:
     environment = {
         **os.environ,
         "PORT": str(port),
+        "PROMETHEUS_PORT": str(prometheus_port),
         "LLMEMB_BUNDLES": str(bundles),
         "LLMEMB_BUNDLE": "bundle",
         "LLMEMB_BASE_MODEL": "/bundles/base",
@@ -68,7 +79,7 @@ def compose(port: int) -> Iterator[Compose]:
         wait_until_ready(port)
         yield run
     finally:
-        run("down", "--volumes")
+        run("--profile", "observability", "down", "--volumes")
         shutil.rmtree(bundles)
 
 
@@ -123,3 +134,67 @@ def test_it_recommends_keeps_vectors_in_valkey_and_survives_a_restart(
 
 def test_the_service_does_not_run_as_root(compose: Compose) -> None:
     assert compose("exec", "-T", "service", "id", "-u").strip() == "10001"
+
+
+@pytest.fixture(scope="module")
+def prometheus(compose: Compose, prometheus_port: int) -> str:
+    """Start Prometheus as the profile has it; return its address once it has read the service."""
+    compose("--profile", "observability", "up", "--detach", "--no-build", "prometheus")
+    address = f"http://127.0.0.1:{prometheus_port}"
+    wait_for(lambda: asked(address, "llmemb_requests_total") != [], "Prometheus reads the service")
+    return address
+
+
+def asked(prometheus: str, query: str) -> list[Any]:
+    """Return what Prometheus answers to a query: a list of series."""
+    url = f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    try:
+        found: list[Any] = json.load(urllib.request.urlopen(url, timeout=5))["data"]["result"]
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return []
+    return found
+
+
+def firing(prometheus: str) -> set[str]:
+    answer = json.load(urllib.request.urlopen(f"{prometheus}/api/v1/alerts", timeout=5))
+    return {
+        one["labels"]["alertname"] for one in answer["data"]["alerts"] if one["state"] == "firing"
+    }
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"{what}: not within {seconds:.0f} s"
+        time.sleep(1)
+
+
+def test_every_panel_of_the_dashboard_has_data(prometheus: str, port: int) -> None:
+    post(port, "/items/embed", {"items": [{"attributes": NEW_FILM}]})
+    (dashboard,) = (ROOT / "docker/observability/grafana/dashboards").glob("*.json")
+    panels = json.loads(dashboard.read_bytes())["panels"]
+    queries = {
+        target["expr"]: panel["title"]
+        for panel in panels
+        for target in panel.get("targets", [])
+        if "on trial" not in panel["title"]  # there is none here
+    }
+    assert len(queries) > 10
+
+    def empty() -> list[str]:
+        for sequence in (["film-7", "nobody-knows-this"], ["nobody-knows-this"]):
+            post(port, "/recommend", {"sequence": sequence, "k": 5})
+        return [title for query, title in queries.items() if asked(prometheus, query) == []]
+
+    wait_for(lambda: not empty(), "all panels have data")
+
+
+def test_an_alert_fires_while_valkey_is_stopped_and_ends_after(
+    compose: Compose, prometheus: str, port: int
+) -> None:
+    assert "RedisAway" not in firing(prometheus)
+    compose("stop", "valkey")
+    wait_for(lambda: firing(prometheus) == {"RedisAway"}, "the alert fires")
+    compose("start", "valkey")
+    wait_for(lambda: firing(prometheus) == set(), "the alert ends")
+    wait_until_ready(port)
