@@ -14,12 +14,12 @@ from quality_rows import ABLATIONS, BACKBONES, Found, Row, Workshop, all_rows
 
 from llmemb.files import replacing_file
 from trainer.card import COLUMNS
+from trainer.evaluate import POPULARITY_BUCKETS, bucket_labels
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 DOCS = Path(__file__).parents[1] / "docs"
-BUCKETS = (0, 1, 3, 6, 11, 21, 51)  # training interactions of the target, lower bounds
 MAPPED_ITEMS = 3000
 CATEGORY_FIELDS = ("categories", "category", "genres", "genre")
 
@@ -83,22 +83,16 @@ def _table(report: dict[str, Any], protocol: str) -> list[str]:
 def _gain_by_popularity(workshop: Workshop, found: Found) -> plt.Figure:
     split = workshop.data.split
     popularity = split.popularity[split.targets("test")]
-    bucket = np.searchsorted(BUCKETS, popularity, side="right") - 1
+    bucket = np.searchsorted(POPULARITY_BUCKETS, popularity, side="right") - 1
     rows = {row.name: seeds for row, seeds in found.items()}
     figure, axes = plt.subplots(figsize=(8, 4))
-    places = np.arange(len(BUCKETS))
+    labels = bucket_labels()
+    places = np.arange(len(labels))
     for i, backbone in enumerate(BACKBONES):
         gain = gains(rows[f"default/{backbone}"]) - gains(rows[best_of(rows, f"id/{backbone}/")])
-        heights = [gain[bucket == b].mean() for b in range(len(BUCKETS))]
+        heights = [gain[bucket == b].mean() for b in range(len(labels))]
         axes.bar(places + 0.27 * (i - 1), heights, 0.25, label=backbone)
-    edges = [*BUCKETS[1:], None]
-    axes.set_xticks(
-        places,
-        [
-            f"{a}+" if b is None else (f"{a}" if b == a + 1 else f"{a}-{b - 1}")
-            for a, b in zip(BUCKETS, edges, strict=True)
-        ],
-    )
+    axes.set_xticks(places, labels)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xlabel("training interactions of the target")
     axes.set_ylabel("NDCG@10 over the best ID-only row")

@@ -23,6 +23,7 @@ from trainer.dataset import Dataset
 
 NEGATIVES = 100
 NEGATIVES_SEED = 2024  # the same negatives for every model, run and machine
+POPULARITY_BUCKETS = (0, 1, 3, 6, 11, 21, 51)  # training interactions of the target, lower bounds
 SCORE_BATCH_BYTES = 8 * 1024 * 1024  # of scores held at a time: what a cache holds is ranked faster
 
 
@@ -132,7 +133,10 @@ def fixed_negatives(split: LeaveOneOut) -> NDArray[np.int64]:
 
 
 def evaluation_report(found: Ranks, split: LeaveOneOut, part: str) -> dict[str, Any]:
-    """Return the metrics of ``llmemb evaluate``: by protocol, then by kind of target, then by metric."""
+    """Return the metrics of ``llmemb evaluate``: by protocol, then by kind of target, then by metric.
+
+    ``by_popularity`` is of full ranking, by training interactions of the target.
+    """
     targets = split.targets(part)
     cold = split.popularity[targets] == 0
     histories = split.histories(part)
@@ -155,13 +159,29 @@ def evaluation_report(found: Ranks, split: LeaveOneOut, part: str) -> dict[str, 
         }
 
     everyone = groups["all"]
-    return {
+    report = {
         "full": by_group(found.full, everyone),
         "unseen": by_group(found.unseen, ~cold),
         "sampled100": by_group(found.sampled, everyone),
+    }
+    bucket = np.searchsorted(POPULARITY_BUCKETS, split.popularity[targets], side="right") - 1
+    groups = {label: bucket == i for i, label in enumerate(bucket_labels())}
+    return {
+        **report,
+        "by_popularity": by_group(found.full, everyone),
         "coverage@10": float(found.recommended.mean()),
         "n_users": len(targets),
     }
+
+
+def bucket_labels() -> list[str]:
+    """Return the names of ``POPULARITY_BUCKETS``: ``0``, ``1-2`` and so on."""
+    ends = [first - 1 for first in POPULARITY_BUCKETS[1:]]
+    labels = [
+        str(first) if first == last else f"{first}-{last}"
+        for first, last in zip(POPULARITY_BUCKETS, ends, strict=False)
+    ]
+    return [*labels, f"{POPULARITY_BUCKETS[-1]}+"]
 
 
 def evaluate_bundle(bundle: Bundle, data: Dataset) -> dict[str, Any]:

@@ -102,7 +102,8 @@ def test_popularity_ties_count_against_it(split: LeaveOneOut) -> None:
 
 def test_the_report_has_the_agreed_keys(split: LeaveOneOut, model: tuple) -> None:
     report = evaluation_report(ranks(backbone_scorer(*model), split, "test"), split, "test")
-    assert set(report) == {"full", "unseen", "sampled100", "coverage@10", "n_users"}
+    protocols = {"full", "unseen", "sampled100"}
+    assert set(report) == {*protocols, "by_popularity", "coverage@10", "n_users"}
     for protocol in ("full", "unseen", "sampled100"):
         assert {"all", "tail", "warm_tail", "head", "cold", "novel", "repeat"} == set(
             report[protocol]
@@ -115,3 +116,7 @@ def test_the_report_has_the_agreed_keys(split: LeaveOneOut, model: tuple) -> Non
     combined = share * full["tail"]["HR@10"] + (1 - share) * full["head"]["HR@10"]
     assert full["all"]["HR@10"] == pytest.approx(combined)
     assert 0 < report["coverage@10"] <= 1
+    buckets = report["by_popularity"]
+    assert list(buckets) == ["0", "1-2", "3-5", "6-10", "11-20", "21-50", "51+"]
+    assert buckets["0"] == full["cold"]
+    assert sum(one["n"] for one in buckets.values()) == full["all"]["n"]
