@@ -90,8 +90,8 @@ class Load:
         for number in range(30):
             await self._write(f"item-{number}", number)
 
-    async def run(self, seconds: float) -> None:
-        """Ask."""
+    async def run(self, enough: asyncio.Event) -> None:
+        """Ask until it is enough."""
         began = time.monotonic()
         tasks = set()
         ask = {
@@ -102,7 +102,9 @@ class Load:
             "get item": self._get,
             "write item": self._change,
         }
-        for tick in range(round(seconds * PER_SECOND)):
+        for tick in itertools.count():
+            if enough.is_set():
+                break
             await asyncio.sleep(max(0, began + tick / PER_SECOND - time.monotonic()))
             for kind, asking in ask.items():
                 tasks.add(asyncio.create_task(self._tell(kind, asking)))
@@ -247,13 +249,16 @@ def measure(fault: Fault, folder: Path) -> dict[str, Any]:
 
 async def _under(load: Load, fault: Fault, scene: Scene) -> dict[str, Any]:
     await load.prepare()
-    running = asyncio.create_task(load.run(BEFORE + DURING + AFTER))
+    enough = asyncio.Event()
+    running = asyncio.create_task(load.run(enough))
     await asyncio.sleep(BEFORE)
     began = time.monotonic()
     await asyncio.to_thread(fault.begin, scene)
     await asyncio.sleep(max(0.0, began + DURING - time.monotonic()))
     await asyncio.to_thread(fault.end, scene)
     ended = time.monotonic()
+    await asyncio.sleep(AFTER)
+    enough.set()
     await running
     await load.close()
     return {
