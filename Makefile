@@ -3,7 +3,7 @@
 # make check  lint and types
 # make quality DATA=data/...   every row of the quality report (docs/results.md); hours, resumable
 # make encode DATA=data/...    embedding against other libraries, offline; over an hour
-# make clients  make again what the clients are made of: the OpenAPI document, types, the synchronous twin
+# make clients  make again what is made of sources: the OpenAPI document, types, clients, the playground
 # make sbom   list what is installed (CycloneDX, build/sbom.json) and its licences (docs/licences.md)
 # make lock   resolve the dependencies anew
 
@@ -14,7 +14,7 @@ PORT = 8000
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-NODE_MODULES := clients/typescript/node_modules/.package-lock.json
+NODE_MODULES := $(addsuffix /node_modules/.package-lock.json,clients/typescript service/web)
 MOVIELENS := .quickstart/recbole/dataset_example/ml-100k
 
 .DELETE_ON_ERROR:
@@ -51,6 +51,7 @@ clients: $(VENV)/.dev $(NODE_MODULES)
 	$(BIN)/python clients/openapi_document.py
 	$(BIN)/python clients/python/make_sync.py
 	npm --prefix clients/typescript run generate
+	npm --prefix service/web run build
 
 sbom: $(VENV)/.dev .venv-sbom/.done
 	mkdir -p build
@@ -110,8 +111,8 @@ $(VENV)/.base-model: requirements/base-model.txt | $(BIN)/python
 	.venv-$*/bin/python -m pip --quiet --disable-pip-version-check install --requirement $<
 	@touch $@
 
-$(NODE_MODULES): clients/typescript/package-lock.json
-	npm --prefix clients/typescript ci --no-fund --no-audit --ignore-scripts
+%/node_modules/.package-lock.json: %/package-lock.json
+	npm --prefix $* ci --no-fund --no-audit --ignore-scripts
 	@touch $@
 
 .quickstart/.movielens: requirements/movielens.txt | $(BIN)/python

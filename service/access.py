@@ -13,7 +13,7 @@ from service.keys import Key, Keys, Scope, token_of
 from service.problems import MEANINGS, MEDIA_TYPE, problem
 from service.store import Store, StoreAwayError
 
-OPEN_TO_ALL = ("/health/", "/docs", "/redoc", "/openapi.json")
+OPEN_TO_ALL = ("/health/", "/docs", "/redoc", "/openapi.json", "/web/")
 CHANGING = ("PUT", "PATCH", "DELETE")
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -101,7 +101,7 @@ def describe(app: FastAPI) -> None:
 
 def needed_scope(method: str, path: str) -> Scope | None:
     """Return the scope that a request needs; None: it needs no key."""
-    if path.startswith(OPEN_TO_ALL):
+    if path == "/" or path.startswith(OPEN_TO_ALL):
         return None
     if path.startswith("/admin"):
         return "admin"
