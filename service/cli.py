@@ -1,14 +1,18 @@
-"""The ``serve`` and ``keys`` commands; everything heavy is imported when it runs."""
+"""The ``serve``, ``doctor`` and ``keys`` commands; everything heavy is imported when it runs."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
     """Add the service's commands to the ``llmemb`` command."""
     app.command()(serve)
+    app.command()(doctor)
     keys = typer.Typer(
         help="API keys: who may ask the service what. A running service takes changes up within a second.",
         no_args_is_help=True,
@@ -88,16 +92,60 @@ def serve(
 
     Each option, and every limit, can be set in the environment too: LLMEMB_PORT, LLMEMB_MAX_ITEMS, ...
     """
+    from service.server import run
+
+    run(_settings(bundle, host=host, port=port, base_model=base_model, redis_url=redis_url))
+
+
+def doctor(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="A bundle to be served.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Look at this machine, at Redis and at a bundle, and say what each means for the service.
+
+    Settings are read from the environment, as `llmemb serve` reads them. Exit code 1: something would
+    keep it from running.
+    """
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from service.doctor import examined
+
+    found = list(examined(_settings(bundle or Path()), bundle))
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+    else:
+        signs = {"good": "[green]✓", "note": "[yellow]·", "wrong": "[red]✗"}
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for one in found:
+            table.add_row(
+                signs[one.level], one.name, escape(one.value), f"[dim]{escape(one.meaning)}"
+            )
+        Console().print(table)
+    if any(one.level == "wrong" for one in found):
+        raise typer.Exit(1)
+
+
+def _settings(bundle: Path, **options: Any) -> "Settings":
+    """Return the settings of the environment, with the options that are given.
+
+    Raises:
+        SettingsError: one of them cannot be used.
+    """
     from pydantic import ValidationError
 
     from llmemb.errors import SettingsError
-    from service.server import run
     from service.settings import Settings
 
-    options = {"host": host, "port": port, "base_model": base_model, "redis_url": redis_url}
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        settings = Settings(bundle=bundle, **given)
+        return Settings(bundle=bundle, **given)
     except ValidationError as error:
         first = error.errors()[0]
         reason = first["msg"].removeprefix("Value error, ")
@@ -105,4 +153,3 @@ def serve(
         raise SettingsError(
             f"{name} (LLMEMB_{name.upper()}): {reason}" if name else reason
         ) from error
-    run(settings)
