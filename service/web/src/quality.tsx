@@ -89,6 +89,7 @@ function ByPopularity({ reports }: { reports: [string, Report][] }) {
   const [otherName, other] = reports.filter(([name]) => name !== "llmemb").at(-1) ?? [];
   if (!ours || !other?.by_popularity) return null;
   const buckets = Object.keys(ours).filter((bucket) => ours[bucket]!.n);
+  buckets.sort((a, b) => parseInt(a) - parseInt(b));
   const value = (of: Record<string, Metrics>, bucket: string) => of[bucket]?.["NDCG@10"] ?? 0;
   const most = Math.max(...buckets.flatMap((one) => [value(ours, one), value(other.by_popularity!, one)]), 1e-9);
   return (
