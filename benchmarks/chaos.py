@@ -77,7 +77,9 @@ class Load:
         self.url = url
         self.told = {kind: Told() for kind in KINDS}
         self.items: dict[str, Known] = {}
-        self._client = httpx.AsyncClient(base_url=url, timeout=PATIENCE)
+        # As many connections as it takes: requests that wait must not keep others from being asked.
+        limits = httpx.Limits(max_connections=None)
+        self._client = httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits)
         self._chance = random.Random(0)
         self._numbers = itertools.count()
         self._vectors: dict[int, np.ndarray] = {}
