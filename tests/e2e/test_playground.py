@@ -80,7 +80,9 @@ def page(browser: Browser, service: Service, request: pytest.FixtureRequest) -> 
 
 
 def turn_to(page: Page, name: str) -> None:
-    page.get_by_role("navigation").get_by_role("link", name=name.capitalize()).click()
+    link = page.get_by_role("navigation").get_by_role("link", name=name.capitalize())
+    link.click()
+    expect(link).to_have_attribute("aria-current", "page")  # pages have fields of the same name
 
 
 def choose(page: Page, label: str, title: str) -> None:
