@@ -271,8 +271,12 @@ class Run:
             settings=self.preset.model_dump(mode="json"),
             metrics=json.loads((metrics / METRICS).read_bytes()),
             history={
-                "collaborative": read_history(self.collaborative[0]),
-                "rat": read_history(self.rat[0]),
+                stage: [
+                    # Not how long it took: the same training gives the same bundle.
+                    {"loss": epoch["loss"], "ndcg": epoch["ndcg"]}
+                    for epoch in read_history(folder)
+                ]
+                for stage, (folder, _) in (("collaborative", self.collaborative), ("rat", self.rat))
             },
             libraries=_installed(LIBRARIES),
         )

@@ -116,7 +116,7 @@ def test_a_changed_setting_runs_only_what_depends_on_it(
     started = [
         line.split(":")[0] for line in again.stderr.splitlines() if line.endswith(": started")
     ]
-    assert started == ["rat"]
+    assert started == ["rat", "map"]
     restored = run("train", shop, "--out", bundle, "--base-model", base, *FAST)
     assert restored.returncode == 0
 
@@ -142,7 +142,8 @@ def test_the_card_and_evaluate_tell_the_same(shop: Path, bundle: Path, tmp_path:
     shown = run("evaluate", bundle, shop, "--json", tmp_path / "metrics.json")
     assert shown.returncode == 0, shown.stderr
     found = json.loads((tmp_path / "metrics.json").read_bytes())
-    assert {"full", "unseen", "sampled100", "coverage@10", "n_users", "baselines"} == set(found)
+    protocols = {"full", "unseen", "sampled100"}
+    assert {*protocols, "by_popularity", "coverage@10", "n_users", "baselines"} == set(found)
     assert {"popularity", "id/sasrec"} == set(found["baselines"])
     card = (bundle / "README.md").read_text()
     for group in ("all", "tail", "head"):
