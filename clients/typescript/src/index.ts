@@ -1,6 +1,7 @@
 /** Client of the LLMEmb service. */
 
 import { answered, ConnectionFailedError, LLMEmbClientError, TimedOutError } from "./errors.js";
+import { floats } from "./floats.js";
 import type {
   BundleAnswer,
   BundleChange,
@@ -348,11 +349,4 @@ function snakeCase(options: object): Record<string, unknown> {
     value,
   ];
   return Object.fromEntries(Object.entries(options).map(renamed));
-}
-
-/** Numbers of the little-endian float32 bytes that base64 text holds. */
-function floats(base64: string): Float32Array {
-  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-  const view = new DataView(bytes.buffer);
-  return Float32Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i, true));
 }

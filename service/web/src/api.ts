@@ -4,6 +4,7 @@ import { signal } from "./signal";
 import { Client, UnauthorizedError } from "../../../clients/typescript/src/index";
 import type { components } from "../../../clients/typescript/src/schema";
 
+export { floats } from "../../../clients/typescript/src/floats";
 export * from "../../../clients/typescript/src/index";
 
 type Schemas = components["schemas"];
@@ -29,10 +30,4 @@ export async function get(path: string): Promise<Response> {
   if (response.status === 401) throw new UnauthorizedError(401, "an API key is needed", [], null);
   if (!response.ok) throw new Error((await response.json().catch(() => ({}))).detail ?? response.statusText);
   return response;
-}
-
-/** Numbers of the little-endian float32 bytes that base64 text holds. */
-export function floats(base64: string): Float32Array<ArrayBuffer> {
-  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-  return new Float32Array(bytes.buffer);
 }

@@ -1,6 +1,6 @@
 // The catalogue in two dimensions: what the recommender sees alike lies together.
 
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 
 import { client, floats, get, type ItemAnswer, key, type MapAnswer } from "./api";
 import { Badges, ItemSearch, ItemText, Panel, Problem } from "./parts";
@@ -93,7 +93,7 @@ function Plot({ map, error }: { map: MapAnswer | undefined; error: unknown }) {
   const [dropped, drop] = useState<{ title: string; place: [number, number] }>();
   const [, draw] = useState({});
   const rows = useSignal(typed);
-  const places = map && floats(map.places);
+  const places = useMemo(() => map && floats(map.places), [map]); // not with every frame
 
   useEffect(() => {
     try {
@@ -103,7 +103,7 @@ function Plot({ map, error }: { map: MapAnswer | undefined; error: unknown }) {
     }
   }, []);
   useEffect(() => {
-    if (map) points.current?.set(floats(map.places), colours(map), sizes(map));
+    if (map && places) points.current?.set(places, colours(map), sizes(map));
   }, [map]);
 
   const placeOf = (id: string): [number, number] | undefined => {

@@ -211,3 +211,17 @@ export function Panel(props: { title: string; children: ComponentChildren; class
     </section>
   );
 }
+
+/** Names and values; `large` where the values are what counts. */
+export function Facts({ facts, large }: { facts: [string, string][]; large?: boolean }) {
+  return (
+    <dl class={large ? "facts" : ""}>
+      {facts.map(([name, value]) => (
+        <div key={name}>
+          <dt>{name}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}

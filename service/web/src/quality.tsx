@@ -4,7 +4,7 @@ import { useMemo } from "preact/hooks";
 
 import type { Manifest } from "./api";
 import { Chart } from "./chart";
-import { Panel } from "./parts";
+import { Facts, Panel } from "./parts";
 
 type Metrics = Record<string, number>;
 interface Report {
@@ -45,7 +45,7 @@ export function Quality({ manifest }: { manifest: Manifest | undefined }) {
       </Panel>
       <ByPopularity reports={reports} />
       <Curves manifest={manifest} />
-      <Facts manifest={manifest} />
+      <BundleFacts manifest={manifest} />
     </div>
   );
 }
@@ -153,9 +153,9 @@ function Curves({ manifest }: { manifest: Manifest }) {
   );
 }
 
-function Facts({ manifest }: { manifest: Manifest }) {
+function BundleFacts({ manifest }: { manifest: Manifest }) {
   const { data, srs } = manifest;
-  const facts = [
+  const facts: [string, string][] = [
     ["bundle", manifest.bundle],
     ["data", `${data.name}: ${data.items.toLocaleString()} items, ${data.users.toLocaleString()} users, ${data.interactions.toLocaleString()} interactions`],
     ["LLM", `${manifest.base_model.source}, ${manifest.llm_dimensions} dimensions`],
@@ -164,14 +164,7 @@ function Facts({ manifest }: { manifest: Manifest }) {
   ];
   return (
     <Panel title="Bundle">
-      <dl>
-        {facts.map(([name, value]) => (
-          <div key={name}>
-            <dt>{name}</dt>
-            <dd>{value}</dd>
-          </div>
-        ))}
-      </dl>
+      <Facts facts={facts} />
     </Panel>
   );
 }

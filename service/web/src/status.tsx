@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 
 import { client, get, key, type Ready } from "./api";
 import { Chart } from "./chart";
-import { Panel, Problem } from "./parts";
+import { Facts, Panel, Problem } from "./parts";
 import { parsed, quantile, type Sample, sum } from "./prometheus";
 import { useSignal } from "./signal";
 
@@ -75,14 +75,7 @@ export function Status() {
     <div class="columns two">
       <Panel title="Now">
         <Problem error={state.error} />
-        <dl class="facts">
-          {facts.map(([name, value]) => (
-            <div key={name}>
-              <dt>{name}</dt>
-              <dd>{value}</dd>
-            </div>
-          ))}
-        </dl>
+        <Facts facts={facts} large />
         <p class="quiet">Of this replica, every two seconds. Prometheus has all of them: see docker/observability.</p>
       </Panel>
       <Panel title="The last five minutes">
