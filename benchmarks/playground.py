@@ -9,7 +9,6 @@ the CPU: a machine with a GPU is faster. Writes ``results/playground.json``.
 import argparse
 import base64
 import json
-import shutil
 import statistics
 import sys
 import tempfile
@@ -22,12 +21,11 @@ from report import must_show, write_report
 from serve import llmemb
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from chromium import CHROMIUM, OPTIONS
 from tiny_bundle import make_tiny_bundle
 
 POINTS, CATEGORIES, VISITS = 100_000, 12, 5
 PAINT_MS, FRAMES_PER_SECOND = 1000, 30
-OPTIONS = ["--no-sandbox", "--disable-background-networking", "--disable-sync", "--no-first-run"]
-SOFTWARE = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 # Zooms in and out, a step a frame, and counts the frames of three seconds.
@@ -49,15 +47,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--points", type=int, default=POINTS)
     arguments = parser.parse_args()
-    chromium = shutil.which("chromium")
-    if chromium is None:
+    if CHROMIUM is None:
         sys.exit("error: there is no chromium; install Debian's package of that name")
     with tempfile.TemporaryDirectory(prefix="llmemb-playground-") as name:
         bundle = make_tiny_bundle(Path(name) / "tiny")
         with llmemb(bundle, Path(name)) as running, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=chromium, args=[*OPTIONS, *SOFTWARE]
-            )
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
             paints = [first_paint(browser, running.url) for _ in range(VISITS)]
             frames = [frames_per_second(browser, running.url, arguments.points) for _ in range(3)]
             version = browser.version

@@ -206,11 +206,10 @@ class LiveItems:
 
         The first search makes the table that it and later ones look in.
         """
+        text = text.casefold()
         added = range(self._first, len(self._ids))
         recent = [
-            row
-            for row in added
-            if text.casefold() in searched_text(self._ids[row], self._attributes[row])
+            row for row in added if text in searched_text(self._ids[row], self._attributes[row])
         ]
         rows = [*self._texts.rows(text).tolist(), *recent]
         here = [row for row in rows if self.row_of.get(self._ids[row]) == row]

@@ -18,8 +18,8 @@ class TextSearch:
         self._texts = pa.array(texts, pa.large_string())
 
     def rows(self, text: str) -> NDArray[np.int64]:
-        """Return the rows whose items hold a text, int64 ``[found]``, ascending."""
-        found = pc.match_substring(self._texts, text.casefold())
+        """Return the rows whose items hold a text, given without case: int64 ``[found]``, ascending."""
+        found = pc.match_substring(self._texts, text)
         rows: NDArray[np.int64] = np.flatnonzero(found.to_numpy(zero_copy_only=False))
         return rows
 

@@ -18,6 +18,7 @@ from llmemb.base_model import BaseModel
 from llmemb.bundle import (
     ENCODER,
     MANIFEST,
+    PLACES,
     BaseModelReference,
     Manifest,
     encoder_fingerprint,
@@ -48,7 +49,6 @@ from trainer.vectors import embed_catalogue
 
 LIBRARIES = ("numpy", "peft", "sentence-transformers", "torch", "transformers")
 MODEL, VECTORS, METRICS = "model.safetensors", "vectors.safetensors", "metrics.json"
-PLACES = "places.safetensors"
 
 
 def train(

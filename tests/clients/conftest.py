@@ -4,20 +4,10 @@ import datetime
 import hashlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from scripted import scripted_server
 from service_process import Serve, Service
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def contract() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((ROOT / "clients/contract.json").read_bytes())
-    return found
 
 
 @pytest.fixture(scope="module")

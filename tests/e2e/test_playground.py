@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import CHROMIUM, OPTIONS
 from service_process import Serve, Service
 
 from service.keys import add_key
@@ -17,7 +17,6 @@ from service.keys import add_key
 sync_api = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
-CHROMIUM = shutil.which("chromium")
 WEB = Path(__file__).parents[2] / "service/web"
 AXE = WEB / "node_modules/axe-core/axe.min.js"
 PAGES = ("recommend", "item", "map", "quality", "status")
@@ -26,16 +25,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "dark": {"color_scheme": "dark", "viewport": {"width": 1400, "height": 900}},
     "phone": {"color_scheme": "light", "viewport": {"width": 390, "height": 844}},
 }
-OPTIONS = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-quic",
-    "--disable-sync",
-    "--no-first-run",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-]
 
 expect.set_options(timeout=20_000)  # a busy machine is no bug
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium")

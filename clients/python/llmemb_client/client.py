@@ -29,7 +29,8 @@ from llmemb_client.models import (
     Similar,
     Space,
 )
-from llmemb_client.retrying import REFUSED, batches, delay, never_sent
+from llmemb_client.retrying import REFUSED, delay, never_sent
+from llmemb_client.streams import batches
 
 
 class Client:

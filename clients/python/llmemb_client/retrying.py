@@ -1,16 +1,11 @@
 """Which failures are worth another try, and how long to wait for it."""
 
 import random
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import TypeVar
 
 import httpx
 
 REFUSED = frozenset({429, 502, 503, 504})  # nothing was done: safe to ask again
 FIRST_DELAY, LONGEST_DELAY = 0.1, 30.0  # seconds
-
-T = TypeVar("T")
 
 
 def never_sent(error: httpx.TransportError) -> bool:
@@ -31,10 +26,3 @@ def delay(attempt: int, response: httpx.Response | None) -> float:
     if said.isdecimal():
         return min(LONGEST_DELAY, float(said) + spread)
     return min(LONGEST_DELAY, FIRST_DELAY * 2.0**attempt) * spread
-
-
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut a stream into lists of so many, the last one shorter."""
-    stream = iter(items)
-    while batch := list(islice(stream, size)):
-        yield batch
