@@ -78,7 +78,7 @@ class Manifest(BaseModel):
     data: DataFacts
     settings: dict[str, Any]  # the preset as trained, every value
     metrics: dict[str, Any]  # rows (this bundle and its baselines) of ``llmemb evaluate``'s answer
-    history: dict[str, list[dict[str, float]]]  # by stage, its epochs: loss, NDCG@10 on validation
+    history: dict[str, list[dict[str, float]]]  # by stage: SCFT's step, loss; epochs' loss, ndcg
     libraries: dict[str, str]
     files: dict[str, str] = Field(default_factory=dict)  # path inside the bundle -> SHA-256
 

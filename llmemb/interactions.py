@@ -109,11 +109,16 @@ class LeaveOneOut:
 
     @cached_property
     def head(self) -> NDArray[np.bool_]:
-        """The top 20% of items by popularity, bool ``[n_items]``; ties go to the earlier item."""
-        order = np.argsort(-self.popularity, kind="stable")
-        mask = np.zeros(self.n_items, dtype=bool)
-        mask[order[: round(HEAD_SHARE * self.n_items)]] = True
-        return mask
+        """The most popular items, bool ``[n_items]``."""
+        return head_items(self.popularity)
+
+
+def head_items(popularity: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which items are the 20% most popular, bool ``[items]``; ties go to the earlier item."""
+    order = np.argsort(-popularity, kind="stable")
+    mask = np.zeros(len(popularity), dtype=bool)
+    mask[order[: round(HEAD_SHARE * len(popularity))]] = True
+    return mask
 
 
 def leave_one_out(sequences: Sequences, n_items: int) -> LeaveOneOut:

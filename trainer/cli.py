@@ -1,5 +1,6 @@
 """``llmemb data prepare``, ``train``, ``evaluate``, ``embed``, ``sign``; what is heavy is imported late."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,10 @@ import typer
 
 SOURCES = "movielens, amazon, yelp, recbole or files"
 PRESETS = "quick, default or paper"
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON, for machines.", show_default=False)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +36,7 @@ def prepare(
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if any row has to be left out.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read raw items and interactions, check every row, and write a prepared data set.
 
@@ -44,8 +50,10 @@ def prepare(
 
     with Console(stderr=True).status(f"reading {raw}"):
         report = run(source, raw, out, domain=domain, strict=strict)
-    console = Console()
-    console.print(report.render())
+    if as_json:
+        print(json.dumps(report.to_json()))
+        return
+    Console().print(report.render())
     print(f"written to {out}")
 
 
@@ -64,11 +72,21 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable."),
     ] = None,
+    track: Annotated[
+        str,
+        typer.Option(
+            envvar="LLMEMB_TRACK",
+            help="Where to watch it: tensorboard, mlflow, wandb (these by their own environment "
+            "variables) or none.",
+        ),
+    ] = "tensorboard",
+    as_json: AsJson = False,
 ) -> None:
-    """Train a bundle: SCFT, LLM vectors, collaborative SRS, RAT, evaluation.
+    """Train a bundle: SCFT, LLM vectors, collaborative SRS, RAT, evaluation, a report.
 
     Each stage is kept: run the same command again after an interruption and it goes on where it was.
-    A stage whose data and settings did not change is not run again.
+    A stage whose data and settings did not change is not run again. Watch it with
+    `tensorboard --logdir <out>.work/tensorboard`; `<out>.work/report.html` shows the result.
     """
     from rich.console import Console
 
@@ -77,19 +95,27 @@ def train(
     from trainer.dataset import read_dataset
     from trainer.presets import build_preset
     from trainer.progress import Progress
+    from trainer.stages import working_folder
+    from trainer.tracking import Tracking
+    from trainer.train import REPORT
     from trainer.train import train as run
 
     sections = {"srs": {"name": srs}} if srs else {}
     settings = build_preset(preset, overrides or (), **sections)
     dataset = read_dataset(data)
     console = Console(stderr=True)
+    tracking = Tracking(track, out, settings.model_dump(mode="json"), console)
     if base_model is None:
         with console.status("finding the base model (converted once, about half a minute)"):
             base = find_base_model(DEFAULT_BASE_MODEL)
     else:
         base = find_base_model(base_model)
-    manifest = run(dataset, base, settings, out, Progress(console))
+    manifest = run(dataset, base, settings, out, Progress(console, tracking))
+    if as_json:
+        print(json.dumps({"bundle": manifest.bundle, "metrics": manifest.metrics}))
+        return
     Console().print(metric_table(manifest.metrics, "full", "Test split, full ranking"))
+    print(f"report: {working_folder(out) / REPORT}")
     print(f"bundle {manifest.bundle} written to {out}; serve it: llmemb serve {out}")
 
 
@@ -143,6 +169,7 @@ def embed(
         Literal["auto", "int8"],
         typer.Option(help="int8: faster on CPUs with VNNI, cosine at least .999 with auto."),
     ] = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Embed any number of items from their attributes, known to the bundle or not.
 
@@ -165,6 +192,9 @@ def embed(
         precision=precision,
         progress=Progress(console),
     )
+    if as_json:
+        print(json.dumps(report.to_json()))
+        return
     if report.problems:
         Console().print(report.render())
     print(f"{report.kept['items']:,} vectors written to {out}")

@@ -49,7 +49,6 @@ class ScftSettings(Section):
     top_layers: float = Field(default=1.0, gt=0, le=1)  # share of the LLM's layers, from the top
     gradient_checkpointing: bool = False  # less memory, about a third slower
     checkpoint_steps: int = Field(default=50, ge=1)  # steps between resumable checkpoints
-    report_to: tuple[str, ...] = ()  # tensorboard, mlflow, wandb, ...
 
 
 class ProjectionSettings(Section):

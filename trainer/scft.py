@@ -30,14 +30,14 @@ from transformers import PrinterCallback, TrainerCallback
 from llmemb.base_model import BaseModel
 from llmemb.catalogue import Attributes
 from llmemb.encoder import EncoderSettings, best_device, best_dtype
-from llmemb.errors import DataError, SettingsError
+from llmemb.errors import DataError
 from llmemb.interactions import Sequences
 from llmemb.prompt import PromptTemplate
 from trainer.cooccurrence import neighbours
 from trainer.lora import model_with_lora, write_encoder
 from trainer.presets import ScftSettings
 from trainer.scft_loss import CatalogueContrast, CatalogueLoss, ViewsLoss
-from trainer.steps import Step
+from trainer.steps import LOSSES, Step
 from trainer.views import PairsCollator, ViewsCollator, reading_groups, visits
 
 STATE = "state.safetensors"  # of a checkpoint: LoRA and loss; a whole one also holds COMPLETE
@@ -75,7 +75,6 @@ def train_scft(
     Raises:
         ModelError: the base model cannot be loaded or has no layers for LoRA.
         DataError: there are not two items.
-        SettingsError: ``report_to`` names a tracker that is not installed.
     """
     if len(items) < 2:
         raise DataError("SCFT needs two items with training interactions to tell apart")
@@ -106,7 +105,7 @@ def train_scft(
         save_total_limit=2,
         logging_steps=1,
         disable_tqdm=True,
-        report_to=list(settings.report_to) or "none",
+        report_to="none",  # ``report`` is told, and tells whoever tracks
         seed=seed,
     )
     near, groups = neighbours(sequences, len(items)), reading_groups(items, template)
@@ -118,22 +117,19 @@ def train_scft(
     else:
         loss = ViewsLoss(model, settings)
         collator = PairsCollator(*views, neighbours=near, groups=groups)
-    try:
-        trainer = _Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=Dataset.from_dict(order),
-            loss=loss,
-            data_collator=collator,
-            callbacks=[_Reporting(report, batch_size * settings.accumulation)],
-        )
-    except RuntimeError as error:
-        raise SettingsError(f"scft.report_to: {str(error).splitlines()[0]}") from error
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(order),
+        loss=loss,
+        data_collator=collator,
+        callbacks=[_Reporting(report, batch_size * settings.accumulation)],
+    )
     trainer.remove_callback(PrinterCallback)  # ``report`` says it better
     trainer.train(resume_from_checkpoint=_last_complete(folder / "checkpoints"))
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
     lines = [json.dumps({"step": entry["step"], "loss": entry["loss"]}) for entry in losses]
-    (folder / "losses.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / LOSSES).write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_encoder(folder / "encoder", model)
 
 

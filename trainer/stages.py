@@ -14,6 +14,11 @@ from llmemb.files import json_bytes, replacing_file
 INPUTS, DONE = "inputs.json", "done"
 
 
+def working_folder(out: Path) -> Path:
+    """Return where the stages of a run that writes the bundle ``out`` are kept: ``<out>.work``."""
+    return out.with_name(f"{out.name}.work")
+
+
 def run_stage(
     work: Path, name: str, inputs: dict[str, Any], produce: Callable[[Path], None]
 ) -> tuple[Path, str]:

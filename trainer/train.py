@@ -22,6 +22,7 @@ from llmemb.bundle import (
     BaseModelReference,
     Manifest,
     encoder_fingerprint,
+    read_bundle,
     write_bundle,
 )
 from llmemb.encoder import load_encoder
@@ -44,20 +45,24 @@ from trainer.places import catalogue_places
 from trainer.presets import Preset
 from trainer.progress import Progress
 from trainer.rat import adapted_model, collaborative_model, train_collaborative, train_rat
-from trainer.stages import only_run, run_stage
+from trainer.stages import only_run, run_stage, working_folder
+from trainer.steps import read_losses
+from trainer.training_report import write_training_report
 from trainer.vectors import embed_catalogue
 
 LIBRARIES = ("numpy", "peft", "sentence-transformers", "torch", "transformers")
 MODEL, VECTORS, METRICS = "model.safetensors", "vectors.safetensors", "metrics.json"
+REPORT = "report.html"
 
 
 def train(
     data: Dataset, base: BaseModel, preset: Preset, out: Path, progress: Progress
 ) -> Manifest:
-    """Run every stage that is not done yet and write the bundle; return its manifest.
+    """Run every stage that is not done yet, write the bundle and a report of it; return its manifest.
 
-    The working folder ``<out>.work`` lies beside the bundle. Killed at any point and started again
-    with the same arguments, a run ends with the same bundle as an undisturbed one.
+    The working folder ``<out>.work`` lies beside the bundle and holds ``report.html``. Killed at any
+    point and started again with the same arguments, a run ends with the same bundle as an
+    undisturbed one.
 
     Raises:
         LLMEmbError: the base model cannot be used, ``out`` holds something else than a bundle, or
@@ -66,11 +71,13 @@ def train(
     out = out.resolve()
     if out.exists() and not (out / MANIFEST).is_file():
         raise LLMEmbError(f"{out} is there and is no bundle; remove it or choose another --out")
-    work = out.with_name(f"{out.name}.work")
+    work = working_folder(out)
     torch.use_deterministic_algorithms(True, warn_only=True)
     with only_run(work):
         sweep_leftovers(out)
-        return Run(data, base, preset, work, progress).bundle(out)
+        manifest = Run(data, base, preset, work, progress).bundle(out)
+        write_training_report(read_bundle(out), work / REPORT)
+        return manifest
 
 
 def prompt_template(data: Dataset, preset: Preset) -> PromptTemplate:
@@ -233,6 +240,7 @@ class Run:
             }
             with replacing_file(folder / METRICS) as aside:
                 aside.write_bytes(json_bytes(reports))
+            self.progress.evaluated(reports["llmemb"])
 
         return run_stage(self.work, "evaluate", inputs, produce)
 
@@ -257,6 +265,7 @@ class Run:
         encoder = self.scft[0] / ENCODER
         model = self.trained_adapted()
         lora = sha256_of(encoder / "adapter_model.safetensors")
+        fitted = {"collaborative": self.collaborative, "rat": self.rat}
         manifest = Manifest(
             base_model=BaseModelReference(source=self.base.source, sha256=self.base.sha256),
             prompt=self.template,
@@ -271,12 +280,15 @@ class Run:
             settings=self.preset.model_dump(mode="json"),
             metrics=json.loads((metrics / METRICS).read_bytes()),
             history={
-                stage: [
-                    # Not how long it took: the same training gives the same bundle.
-                    {"loss": epoch["loss"], "ndcg": epoch["ndcg"]}
-                    for epoch in read_history(folder)
-                ]
-                for stage, (folder, _) in (("collaborative", self.collaborative), ("rat", self.rat))
+                "scft": read_losses(self.scft[0]),
+                **{
+                    stage: [
+                        # Not how long it took: the same training gives the same bundle.
+                        {"loss": epoch["loss"], "ndcg": epoch["ndcg"]}
+                        for epoch in read_history(folder)
+                    ]
+                    for stage, (folder, _) in fitted.items()
+                },
             },
             libraries=_installed(LIBRARIES),
         )

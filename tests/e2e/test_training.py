@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,28 @@ def test_killed_in_any_stage_it_ends_with_the_same_bundle(
     done = run("train", shop, "--out", out, "--base-model", base, *FAST)
     assert done.returncode == 0, done.stderr
     assert bundle_id(out) == bundle_id(bundle)
+
+
+def test_a_report_stands_by_itself(bundle: Path) -> None:
+    work = bundle.with_name("bundle.work")
+    page = (work / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"(src|href)=.https?:", page)
+    assert page.count("<svg") == 5
+    assert f"{read_bundle(bundle).manifest.metrics['llmemb']['full']['all']['NDCG@10']:.4f}" in page
+    assert {path.name for path in (work / "tensorboard").iterdir()} >= {"scft", "rat", "evaluate"}
+
+
+def test_machines_are_told_in_json(shop: Path, base: Path, bundle: Path) -> None:
+    trained = run("train", shop, "--out", bundle, "--base-model", base, *FAST, "--json")
+    assert json.loads(trained.stdout)["bundle"] == bundle_id(bundle)
+    items = shop.parent / "items.jsonl"
+    vectors = bundle.with_name("vectors.parquet")
+    embedded = run("embed", bundle, items, "--out", vectors, "--json")
+    assert json.loads(embedded.stdout)["kept"]["items"] == 60
+    prepared = run(
+        "data", "prepare", "files", shop.parent, "--out", shop.parent / "again", "--json"
+    )
+    assert json.loads(prepared.stdout)["kept"]["items"] == 60
 
 
 def test_an_unchanged_run_does_nothing_again(shop: Path, base: Path, bundle: Path) -> None:

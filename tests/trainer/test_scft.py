@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from llmemb.base_model import find_base_model
 from llmemb.encoder import Encoder, EncoderSettings, load_base, load_encoder
-from llmemb.errors import ModelError, SettingsError
+from llmemb.errors import ModelError
 from llmemb.interactions import Sequences
 from llmemb.prompt import PromptTemplate
 from trainer import scft as scft_module
@@ -256,8 +256,6 @@ def test_one_step_still_trains(tmp_path: Path, base: Path) -> None:
 def test_what_cannot_be_trained_is_one_line(tmp_path: Path, base: Path) -> None:
     with pytest.raises(ModelError, match="reads at most 512 tokens"):
         train(tmp_path, base, encoder=EncoderSettings(max_tokens=1024))
-    with pytest.raises(SettingsError, match=r"scft\.report_to"):
-        train(tmp_path, base, report_to=("tensorboard",))
 
 
 def test_a_catalogue_smaller_than_a_batch_still_trains(tmp_path: Path, base: Path) -> None:

@@ -1,7 +1,5 @@
 // How well the bundle recommends, next to what it is compared with; all from its manifest.
 
-import { useMemo } from "preact/hooks";
-
 import type { Manifest } from "./api";
 import { Chart } from "./chart";
 import { Facts, Panel } from "./parts";
@@ -136,19 +134,24 @@ function Bar({ kind, share, text }: { kind: string; share: number; text: string 
 }
 
 function Curves({ manifest }: { manifest: Manifest }) {
-  const stages = useMemo(
-    () => Object.entries(manifest.history).filter(([, epochs]) => epochs.length > 0),
-    [manifest],
-  );
+  const { scft, ...fitted } = manifest.history;
+  const stages = Object.entries(fitted).filter(([, epochs]) => epochs.length > 0);
   if (!stages.length) return null;
-  const longest = Math.max(...stages.map(([, epochs]) => epochs.length));
-  const x = Array.from({ length: longest }, (_, epoch) => epoch);
+  const x = Array.from({ length: Math.max(...stages.map(([, epochs]) => epochs.length)) }, (_, epoch) => epoch);
   const curves = (what: string) =>
     stages.map(([label, epochs]) => ({ label, values: x.map((epoch) => epochs[epoch]?.[what] ?? null) }));
   return (
     <Panel title="Training">
       <Chart title="NDCG@10 on validation, by epoch" x={x} curves={curves("ndcg")} digits={4} />
       <Chart title="Loss, by epoch" x={x} curves={curves("loss")} digits={3} />
+      {scft && scft.length > 0 && (
+        <Chart
+          title="Loss of fine-tuning the LLM, by step"
+          x={scft.map((part) => part.step!)}
+          curves={[{ label: "scft", values: scft.map((part) => part.loss!) }]}
+          digits={3}
+        />
+      )}
     </Panel>
   );
 }
