@@ -25,6 +25,7 @@ from service.llm_vector import LLMVector
 from service.ranking import Wanted
 from service.recommender import Recommender
 from service.records import Records
+from service.replicas import Replicas
 from service.settings import Settings
 from service.store import Store
 from service.telemetry import Metrics
@@ -79,6 +80,7 @@ async def open_machine(settings: Settings, metrics: Metrics) -> AsyncIterator[Ma
         await loop.run_in_executor(backbone, _set_threads, 1)
         await loop.run_in_executor(worker, _set_threads, threads)
         store, records = await _open_stores(settings, stack)
+        await stack.enter_async_context(Replicas(store, metrics))
         watched = {"model": worker, "tokenizer": tokenizer, "backbone": backbone}
         watchdog = await stack.enter_async_context(Watchdog(watched, settings.hung_seconds))
         yield Machine(settings, worker, tokenizer, backbone, store, records, metrics, watchdog)

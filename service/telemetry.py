@@ -110,6 +110,9 @@ class Metrics:
         self.catalogue_items = self._gauge("catalogue_items", "Items that can be recommended.")
         self.waiting_items = self._gauge("waiting_items", "Items that wait for the model.")
         self.redis_up = self._gauge("redis_up", "1: Redis answered last time; 0: it is away.")
+        self.replicas = self._gauge(
+            "replicas", "Services that share this Redis, this one among them; 0: it is away."
+        )
         self.hung_threads = self._gauge(
             "hung_threads", "Threads (model, tokeniser, backbone) that do not answer."
         )

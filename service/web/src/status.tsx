@@ -60,6 +60,7 @@ export function Status() {
   const at = looks.map((one) => one.at);
   const asked = sum(samples, "llmemb_asked_vectors_total");
   const computed = sum(samples, "llmemb_asked_vectors_total", { source: "model" });
+  const replicas = sum(samples, "llmemb_replicas");
   const now = looks.at(-1);
   const facts: [string, string][] = [
     ["Items", sum(samples, "llmemb_catalogue_items").toLocaleString()],
@@ -67,6 +68,7 @@ export function Status() {
     ["Half take less than", milliseconds(now?.p50)],
     ["99% take less than", milliseconds(now?.p99)],
     ["Vectors from the cache", asked ? `${(100 * (1 - computed / asked)).toFixed(1)}%` : "none asked yet"],
+    ["Replicas", replicas ? replicas.toLocaleString() : "not known: Redis is away"],
     ["Memory", `${(sum(samples, "process_resident_memory_bytes") / 2 ** 20).toFixed(0)} MiB`],
     ["Cache", ready?.cache ?? "…"],
     ["Catalogue", ready?.catalogue ?? "…"],
