@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
-SOURCES = "movielens, amazon, yelp, recbole or files"
-PRESETS = "quick, default or paper"
+SOURCES = ("movielens", "amazon", "yelp", "recbole", "files")
+PRESETS = ("quick", "default", "paper")
+BACKBONES = ("sasrec", "gru4rec", "bert4rec")
+TRACKERS = ("tensorboard", "mlflow", "wandb", "none")
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON, for machines.", show_default=False)
@@ -27,7 +29,12 @@ def register(app: typer.Typer) -> None:
 
 
 def prepare(
-    source: Annotated[str, typer.Argument(help=f"Layout of the raw data: {SOURCES}.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help=f"Layout of the raw data: {', '.join(SOURCES)}.", autocompletion=lambda: SOURCES
+        ),
+    ],
     raw: Annotated[Path, typer.Argument(help="Folder with the raw files.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     domain: Annotated[
@@ -60,8 +67,14 @@ def prepare(
 def train(
     data: Annotated[Path, typer.Argument(help="Prepared data (`llmemb data prepare`).")],
     out: Annotated[Path, typer.Option(help="Bundle to write; `<out>.work` keeps the stages.")],
-    preset: Annotated[str, typer.Option(help=f"Starting point: {PRESETS}.")] = "default",
-    srs: Annotated[str | None, typer.Option(help="Backbone: sasrec, gru4rec or bert4rec.")] = None,
+    preset: Annotated[
+        str,
+        typer.Option(help=f"Starting point: {', '.join(PRESETS)}.", autocompletion=lambda: PRESETS),
+    ] = "default",
+    srs: Annotated[
+        str | None,
+        typer.Option(help=f"Backbone: {', '.join(BACKBONES)}.", autocompletion=lambda: BACKBONES),
+    ] = None,
     base_model: Annotated[
         str | None,
         typer.Option(
@@ -76,6 +89,7 @@ def train(
         str,
         typer.Option(
             envvar="LLMEMB_TRACK",
+            autocompletion=lambda: TRACKERS,
             help="Where to watch it: tensorboard, mlflow, wandb (these by their own environment "
             "variables) or none.",
         ),
