@@ -15,6 +15,7 @@ from quality_rows import ABLATIONS, BACKBONES, Found, Row, Workshop, all_rows
 from llmemb.files import replacing_file
 from trainer.card import COLUMNS
 from trainer.evaluate import POPULARITY_BUCKETS, bucket_labels
+from trainer.places import catalogue_places
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -118,8 +119,6 @@ def _ablations(found: Found) -> plt.Figure:
 
 def _map(workshop: Workshop) -> plt.Figure:
     """t-SNE of the items' vectors before SCFT, after SCFT and after RAT, coloured by category."""
-    from sklearn.manifold import TSNE
-
     by_name: dict[str, Row] = {row.name: row for row in all_rows()}
     raw = workshop.run(by_name["raw/sasrec"], 0)
     tuned = workshop.run(by_name["default/sasrec"], 0)
@@ -138,9 +137,7 @@ def _map(workshop: Workshop) -> plt.Figure:
     figure, axes = plt.subplots(1, 3, figsize=(15, 5))
     for panel, (title, vectors) in zip(axes, spaces.items(), strict=True):
         vectors = vectors[chosen].astype(np.float32)
-        vectors = vectors - vectors.mean(0)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        flat = TSNE(metric="cosine", init="random", random_state=0).fit_transform(vectors)
+        flat = catalogue_places(vectors - vectors.mean(0), seed=0)
         for label in shown:
             members = labels[chosen] == label
             panel.scatter(*flat[members].T, s=3, label=label)

@@ -29,7 +29,7 @@ from llmemb.srs import Backbone
 from trainer.batches import training_batches, training_windows
 from trainer.evaluate import Scorer, backbone_scorer, full_ranks
 from trainer.item_tables import ItemTable
-from trainer.next_item import Repeats, draw_negatives, next_item_loss
+from trainer.next_item import Repeats, draw_negatives, next_item_loss, usual_score
 from trainer.presets import FitSettings
 
 CHECKPOINT, HISTORY = "checkpoint.safetensors", "history.jsonl"
@@ -133,6 +133,7 @@ def fit(
     averaged = AveragedModel(model, avg_fn=_moving_average(settings.averaged_epochs * steps))
     mean_model = cast("Recommender[Table]", averaged.module)
     offsets = settings.logit_adjustment * torch.from_numpy(split.popularity).clamp(min=1).log()
+    offsets += usual_score(settings.loss, settings.negatives, len(model.table.candidates))
     offsets = offsets.to(device)
     checkpoint = folder / CHECKPOINT
     history, best_weights = _resume(checkpoint, model, averaged, optimizer)

@@ -4,6 +4,7 @@ All take scores to be products of user and item vectors. Negatives are shared by
 batch, which makes their scores one matrix product.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -167,9 +168,32 @@ def gbce_loss(
         pairs = repeats.negatives
         others = others.index_put(tuple(pairs), repeats.bias.expand(pairs.shape[1]), True)
     others = others.masked_fill(negatives == positive[:, None], -torch.inf)
-    sampled = len(negatives) / max(1, candidates - 1)
-    power = sampled * (GBCE_CALIBRATION * (1 - 1 / sampled) + 1 / sampled)
+    power = _gbce_power(len(negatives), candidates)
     return (power * F.softplus(-own) + F.softplus(others).sum(1)).mean()
+
+
+def usual_score(name: LossName, negatives: int, candidates: int) -> float:
+    """Return the score of an item of which nothing is known, under a loss; it is added to every score.
+
+    The order of items does not depend on it. Under ``gbce``, with a thousand negatives to a positive,
+    it is far below zero. Left to be learnt, it is all that the first epochs learn, and their gradients
+    are so large that Adam, which remembers them for a thousand steps, learns little else for long.
+
+    Args:
+        name: the loss.
+        negatives: shared by a batch.
+        candidates: how many they are drawn from.
+    """
+    if name != "gbce":
+        return 0.0
+    negatives = min(negatives, candidates)
+    return math.log(_gbce_power(negatives, candidates) / negatives)
+
+
+def _gbce_power(negatives: int, candidates: int) -> float:
+    """Return the weight of a positive, as gSASRec calibrates it."""
+    sampled = negatives / max(1, candidates - 1)
+    return sampled * (GBCE_CALIBRATION * (1 - 1 / sampled) + 1 / sampled)
 
 
 def bce_loss(

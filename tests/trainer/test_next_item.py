@@ -16,6 +16,7 @@ from trainer.next_item import (
     gbce_loss,
     next_item_loss,
     softmax_loss,
+    usual_score,
 )
 
 
@@ -83,6 +84,13 @@ def test_gbce_is_the_papers_formula() -> None:
     expected = -(beta * own.log() + (1 - others).log().sum(1)).mean()
     found = gbce_loss(states, positive, vectors, negatives, candidates=10)
     assert torch.allclose(found, expected)
+
+
+def test_gbce_begins_where_raising_all_scores_alike_would_change_nothing() -> None:
+    score = torch.tensor(usual_score("gbce", negatives=3, candidates=10), requires_grad=True)
+    vectors = torch.stack([score.expand(1)] * 10)
+    loss = gbce_loss(torch.ones(7, 1), torch.arange(7) % 5, vectors, torch.tensor([6, 7, 8]), 10)
+    assert torch.autograd.grad(loss, score)[0] == pytest.approx(0, abs=1e-6)
 
 
 def test_bce_takes_one_negative_a_position() -> None:
