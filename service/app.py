@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
 
 import llmemb
 from service import access, playground, problems
@@ -62,13 +63,14 @@ def create_app(settings: Settings) -> FastAPI:
                 if traces:
                     await asyncio.to_thread(traces.close)
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="LLMEmb",
         summary="Item embeddings from an LLM for sequential recommenders.",
         description=DESCRIPTION,
         version=llmemb.__version__,
         openapi_tags=TAGS,
         lifespan=lifespan,
+        static_url="/docs/static",
     )
     app.state.served = app.state.store = None
     app.state.traffic = Traffic()

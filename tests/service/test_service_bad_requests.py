@@ -1,6 +1,7 @@
 """Whatever is wrong with a request, the answer is a problem that names it, and never a 500."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -215,4 +216,13 @@ def test_openapi_documents_problems_and_examples(client: TestClient) -> None:
     assert "HTTPValidationError" not in json.dumps(document)
     body = document["paths"]["/items/embed"]["post"]["requestBody"]["content"]["application/json"]
     assert "films" in body["examples"]
-    assert client.get("/docs").status_code == 200
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_documentation_asks_no_other_host(client: TestClient, page: str) -> None:
+    answer = client.get(page)
+    assert answer.status_code == 200
+    needed = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+    assert needed
+    for path in needed:
+        assert client.get(path).status_code == 200, path  # of another host, the tests' has nothing
