@@ -84,23 +84,35 @@ def main() -> None:
 
 def seconds_until_ready(clone: Path, environment: dict[str, str]) -> float:
     """Run ``make run`` until it is ready, then stop it as Ctrl-C would."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     began = time.monotonic()
     with subprocess.Popen(
         ["make", "run", f"PORT={port}"], cwd=clone, env=environment, start_new_session=True
     ) as make:
-        while True:
-            if make.poll() is not None:
-                raise SystemExit(f"make run ended with {make.returncode}")
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5)
-                break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.1)
+        until_ready(make, port)
         seconds = time.monotonic() - began
         os.killpg(make.pid, signal.SIGINT)
     return seconds
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+def until_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until the service that a process starts is ready."""
+    while True:
+        if process.poll() is not None:
+            raise SystemExit(f"{process.args} ended with {process.returncode}")
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.1)
+        else:
+            return
 
 
 def evaluate(clone: Path, environment: dict[str, str]) -> dict:
