@@ -58,8 +58,9 @@ sbom: $(VENV)/.dev .venv-sbom/.done
 	.venv-sbom/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-file build/sbom.json
 	{ echo "# Licences"; echo; \
 	  echo "Of all that \`make sbom\` found installed, development tools included; \`build/sbom.json\` has it in CycloneDX."; echo; \
-	  .venv-sbom/bin/pip-licenses --python $(BIN)/python --format markdown --order license --ignore-packages llmemb; \
-	} > docs/licences.md
+	  .venv-sbom/bin/pip-licenses --python $(BIN)/python --format markdown --order license --ignore-packages llmemb \
+	    | sed -n '/^|/ { s/  */ /g; s/[^|]$$/& |/; /^| | /d; p }'; \
+	} > docs/licences.md  # a row's first line names the licence; some packages give the whole of it
 
 lock: $(VENV)/.dev
 	$(PIP) install uv
