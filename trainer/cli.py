@@ -1,4 +1,4 @@
-"""``llmemb data prepare``, ``train``, ``evaluate``, ``embed``, ``sign``; what is heavy is imported late."""
+"""The commands of training and of what comes after it; heavy modules are imported late."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(evaluate)
     app.command()(embed)
+    app.command()(export)
     app.command()(sign)
 
 
@@ -168,6 +169,34 @@ def embed(
     if report.problems:
         Console().print(report.render())
     print(f"{report.kept['items']:,} vectors written to {out}")
+
+
+def export(
+    bundle: Annotated[Path, typer.Argument(help="A bundle (`llmemb train`).")],
+    form: Annotated[
+        Literal["parquet", "npy", "faiss", "recbole", "sentence-transformers"],
+        typer.Option("--format", help="What to write."),
+    ],
+    out: Annotated[Path, typer.Option(help="File (parquet) or folder (the others) to write.")],
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            help="For sentence-transformers: folder, .gguf file or hub id of the base model.",
+            show_default="as trained",
+        ),
+    ] = None,
+) -> None:
+    """Write a bundle's vectors, or its encoder, in the form that another library reads.
+
+    `parquet`: id, attributes, popularity, vector, llm_vector. `npy`: vectors.npy and ids.json. `faiss`:
+    an inner-product index and ids.json. `recbole`: NAME.item, NAME.llmemb and llmemb.yaml, for the data
+    set that the folder is named after. `sentence-transformers`: the LLM with its LoRA merged.
+    """
+    from llmemb.bundle import read_bundle
+    from trainer.export.export import export as run
+
+    run(read_bundle(bundle), form, out, base_model=base_model)
+    print(f"written to {out}")
 
 
 def sign(
