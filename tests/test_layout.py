@@ -34,6 +34,7 @@ CORE_ORDER = [
     "metrics",
     "signature",
     "bundle",
+    "item_embedder",
     "cli",
 ]
 TRAINING_ONLY = {"polars", "sentence_transformers", "datasets", "accelerate"}
