@@ -219,6 +219,16 @@ def write_bundle(
     return sealed
 
 
+def check_replaceable(out: Path) -> None:
+    """Check that a bundle may be written there: the place is free, or a bundle's.
+
+    Raises:
+        LLMEmbError: it is something else's.
+    """
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise LLMEmbError(f"{out} is there and is no bundle; remove it or choose another --out")
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read and check ``manifest.json`` alone; the files it names are not looked at.
 

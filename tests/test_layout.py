@@ -34,6 +34,7 @@ CORE_ORDER = [
     "metrics",
     "signature",
     "bundle",
+    "hub",
     "item_embedder",
     "cli",
 ]

@@ -20,6 +20,8 @@ def register(app: typer.Typer) -> None:
     app.command()(embed)
     app.command()(export)
     app.command()(sign)
+    app.command()(push)
+    app.command()(pull)
 
 
 def prepare(
@@ -215,3 +217,33 @@ def sign(
     verify_files(bundle, read_manifest(bundle))
     write_signature(bundle / SIGNATURE, (bundle / MANIFEST).read_bytes(), key)
     print(f"written to {bundle / SIGNATURE}")
+
+
+def push(
+    bundle: Annotated[Path, typer.Argument(help="Directory that `llmemb train` wrote.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME; created where it is not there.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Create it for its owner alone.")
+    ] = False,
+) -> None:
+    """Upload a bundle to the Hugging Face Hub, where it is seen with its model card.
+
+    It needs a token that may write: HF_TOKEN, or `hf auth login`.
+    """
+    from llmemb.hub import push as run
+
+    print(f"pushed to {run(bundle, repository, private=private)}")
+
+
+def pull(
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub.")],
+    out: Annotated[Path, typer.Option(help="Bundle to write.")],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit.", show_default="main")
+    ] = None,
+) -> None:
+    """Download a bundle from the Hugging Face Hub; one that was changed since it was trained is refused."""
+    from llmemb.hub import pull as run
+
+    manifest = run(repository, out, revision=revision)
+    print(f"bundle {manifest.bundle} written to {out}; serve it: llmemb serve {out}")
