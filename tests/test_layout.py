@@ -34,6 +34,8 @@ CORE_ORDER = [
     "metrics",
     "signature",
     "bundle",
+    "hub",
+    "item_embedder",
     "cli",
 ]
 TRAINING_ONLY = {"polars", "sentence_transformers", "datasets", "accelerate"}

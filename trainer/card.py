@@ -1,11 +1,21 @@
 """The bundle's model card (its README.md) and the table that ``llmemb evaluate`` prints."""
 
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
 from rich.table import Table
 
+from llmemb.base_model import DEFAULT_BASE_MODEL, DEFAULT_HUB_ID
 from llmemb.bundle import Manifest
 
+TAGS = [
+    "recommender-system",
+    "sequential-recommendation",
+    "cold-start",
+    "long-tail",
+    "item-embedding",
+]
 COLUMNS = [(group, metric) for group in ("all", "tail", "head") for metric in ("HR@10", "NDCG@10")]
 
 
@@ -35,9 +45,7 @@ def model_card(manifest: Manifest) -> str:
     eos = " (with the EOS token written at its end)" if manifest.encoder.pooling == "eos" else ""
     users = manifest.metrics["llmemb"]["n_users"]
     return f"""---
-library_name: llmemb
-base_model: {manifest.base_model.source}
-tags: [recommender-system, sequential-recommendation, cold-start, long-tail, item-embedding]
+{_metadata(manifest).to_yaml()}
 ---
 
 # Item embeddings and next-item recommender: {data.name}
@@ -80,6 +88,31 @@ The target among 100 fixed random items (the paper's protocol; it flatters every
 
 Trained on what these users did: it repeats their habits. Vectors of two bundles do not compare.
 """
+
+
+def _metadata(manifest: Manifest) -> ModelCardData:
+    """Return what the Hugging Face Hub reads of a card."""
+    source = manifest.base_model.source
+    name = DEFAULT_HUB_ID if source == DEFAULT_BASE_MODEL else source
+    measured = manifest.metrics["llmemb"]["full"]
+    return ModelCardData(
+        library_name="llmemb",
+        base_model=None if Path(name).is_absolute() else name,
+        tags=TAGS,
+        model_name=f"llmemb-{manifest.data.name}",
+        eval_results=[
+            EvalResult(
+                task_type="sequential-recommendation",
+                dataset_type=manifest.data.name,
+                dataset_name=manifest.data.name,
+                dataset_split="test",
+                metric_type=metric,
+                metric_name=f"{metric}, {group} items, full ranking",
+                metric_value=round(measured[group][metric], 4),
+            )
+            for group, metric in COLUMNS
+        ],
+    )
 
 
 def _markdown(metrics: dict[str, Any], protocol: str) -> str:

@@ -1,4 +1,4 @@
-"""``llmemb data prepare``, ``train``, ``evaluate``, ``embed``, ``sign``; what is heavy is imported late."""
+"""The commands of training and of what comes after it; heavy modules are imported late."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,10 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(evaluate)
     app.command()(embed)
+    app.command()(export)
     app.command()(sign)
+    app.command()(push)
+    app.command()(pull)
 
 
 def prepare(
@@ -214,6 +217,34 @@ def embed(
     print(f"{report.kept['items']:,} vectors written to {out}")
 
 
+def export(
+    bundle: Annotated[Path, typer.Argument(help="A bundle (`llmemb train`).")],
+    form: Annotated[
+        Literal["parquet", "npy", "faiss", "recbole", "sentence-transformers"],
+        typer.Option("--format", help="What to write."),
+    ],
+    out: Annotated[Path, typer.Option(help="File (parquet) or folder (the others) to write.")],
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            help="For sentence-transformers: folder, .gguf file or hub id of the base model.",
+            show_default="as trained",
+        ),
+    ] = None,
+) -> None:
+    """Write a bundle's vectors, or its encoder, in the form that another library reads.
+
+    `parquet`: id, attributes, popularity, vector, llm_vector. `npy`: vectors.npy and ids.json. `faiss`:
+    an inner-product index and ids.json. `recbole`: NAME.item, NAME.llmemb and llmemb.yaml, for the data
+    set that the folder is named after. `sentence-transformers`: the LLM with its LoRA merged.
+    """
+    from llmemb.bundle import read_bundle
+    from trainer.export.export import export as run
+
+    run(read_bundle(bundle), form, out, base_model=base_model)
+    print(f"written to {out}")
+
+
 def sign(
     bundle: Annotated[Path, typer.Argument(help="Directory that `llmemb train` wrote.")],
     key: Annotated[Path, typer.Option(help="Private key, Ed25519 in PEM.")],
@@ -230,3 +261,33 @@ def sign(
     verify_files(bundle, read_manifest(bundle))
     write_signature(bundle / SIGNATURE, (bundle / MANIFEST).read_bytes(), key)
     print(f"written to {bundle / SIGNATURE}")
+
+
+def push(
+    bundle: Annotated[Path, typer.Argument(help="Directory that `llmemb train` wrote.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME; created where it is not there.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Create it for its owner alone.")
+    ] = False,
+) -> None:
+    """Upload a bundle to the Hugging Face Hub, where it is seen with its model card.
+
+    It needs a token that may write: HF_TOKEN, or `hf auth login`.
+    """
+    from llmemb.hub import push as run
+
+    print(f"pushed to {run(bundle, repository, private=private)}")
+
+
+def pull(
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub.")],
+    out: Annotated[Path, typer.Option(help="Bundle to write.")],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit.", show_default="main")
+    ] = None,
+) -> None:
+    """Download a bundle from the Hugging Face Hub; one that was changed since it was trained is refused."""
+    from llmemb.hub import pull as run
+
+    manifest = run(repository, out, revision=revision)
+    print(f"bundle {manifest.bundle} written to {out}; serve it: llmemb serve {out}")

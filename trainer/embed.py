@@ -7,21 +7,18 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from llmemb.bundle import Bundle
 from llmemb.encoder import Encoder, Precision
 from llmemb.errors import DataError, ItemError
 from llmemb.files import json_bytes, replacing_file
+from llmemb.item_embedder import Space, embed_prompts
 from trainer.data.files import item_rows
 from trainer.data.item_checks import check_item
 from trainer.data.lines import BLOCK_BYTES, open_raw
@@ -31,23 +28,6 @@ from trainer.stages import only_run
 
 PART_ITEMS = 4096
 SUFFIXES = (".jsonl", ".csv", ".parquet")
-
-Space = Literal["srs", "llm"]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Items that are computed together.
-
-    Attributes:
-        ids: in file order.
-        prompts: each text once.
-        rows: int64 ``[ids]``, which prompt is each item's.
-    """
-
-    ids: list[str]
-    prompts: list[str]
-    rows: NDArray[np.int64]
 
 
 def embed_items(
@@ -128,17 +108,16 @@ def _write_parts(
                 with replacing_file(path) as aside:
                     pq.write_table(table, aside, compression="lz4")
             written.append(path)
-            advance(len(part.ids))
-            report.kept["items"] = report.kept.get("items", 0) + len(part.ids)
+            advance(len(part))
+            report.kept["items"] = report.kept.get("items", 0) + len(part)
     return written
 
 
-def _parts(bundle: Bundle, items: Path, report: Report) -> Iterator[_Part]:
+def _parts(bundle: Bundle, items: Path, report: Report) -> Iterator[list[tuple[str, str]]]:
+    """Yield ids and prompts of items that are computed together, in file order."""
     rows = _prompts(bundle, items, report)
     while chosen := list(islice(rows, PART_ITEMS)):
-        places: dict[str, int] = {}
-        rows_of = [places.setdefault(prompt, len(places)) for _, prompt in chosen]
-        yield _Part([item_id for item_id, _ in chosen], list(places), np.array(rows_of))
+        yield chosen
 
 
 def _prompts(bundle: Bundle, items: Path, report: Report) -> Iterator[tuple[str, str]]:
@@ -157,16 +136,16 @@ def _prompts(bundle: Bundle, items: Path, report: Report) -> Iterator[tuple[str,
         yield item_id, template.text(statements)
 
 
-def _computed(bundle: Bundle, encoder: Encoder, part: _Part, space: Space) -> pa.Table:
-    tokens = encoder.tokenize(part.prompts)
-    llm_vectors = encoder.encode_tokens(tokens)
-    vectors = bundle.adapt(llm_vectors) if space == "srs" else llm_vectors.astype(np.float32)
-    flat = pa.array(vectors[part.rows].ravel())
-    truncated = np.array([one.truncated for one in tokens])[part.rows]
+def _computed(
+    bundle: Bundle, encoder: Encoder, part: list[tuple[str, str]], space: Space
+) -> pa.Table:
+    vectors, truncated = embed_prompts(bundle, encoder, [prompt for _, prompt in part], space)
     return pa.table(
         {
-            "id": pa.array(part.ids, pa.string()),
-            "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
+            "id": pa.array([item_id for item_id, _ in part], pa.string()),
+            "vector": pa.FixedSizeListArray.from_arrays(
+                pa.array(vectors.ravel()), vectors.shape[1]
+            ),
             "truncated": pa.array(truncated),
         }
     )

@@ -3,7 +3,9 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
+import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
@@ -36,19 +38,50 @@ def model_with_lora(
     Raises:
         ModelError: the base model cannot be loaded or has no layers for LoRA.
     """
-    config = base_config(base, encoder.depth)
     device = best_device()
-    arguments = {
-        "dtype": best_dtype(device),
-        "use_safetensors": True,
+    transformer = load_transformer(
+        base,
+        encoder,
+        dtype=best_dtype(device),
         # On a CPU the fused kernel's backward is slower than plain attention over short prompts.
-        "attn_implementation": "eager" if device.type == "cpu" else "sdpa",
-    }
+        attn_implementation="eager" if device.type == "cpu" else "sdpa",
+    )
+    lora = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=_lora_targets(transformer.model, settings.top_layers, base),
+        base_model_name_or_path=base.name_or_path,
+    )
+    transformer.model = get_peft_model(transformer.model, lora)
+    return with_pooling(transformer, encoder, device)
+
+
+def with_pooling(
+    transformer: Transformer, encoder: EncoderSettings, device: torch.device
+) -> SentenceTransformer:
+    """Return the model that gives one vector a prompt, moved to the device."""
+    pooling = Pooling(transformer.get_embedding_dimension(), POOLING_MODES[encoder.pooling])
+    return SentenceTransformer(modules=[transformer, pooling], device=str(device))
+
+
+def load_transformer(base: BaseModel, encoder: EncoderSettings, **arguments: Any) -> Transformer:
+    """Load the LLM and its tokenizer as the first module of a sentence-transformers model.
+
+    Args:
+        base: the LLM.
+        encoder: how a prompt becomes a vector.
+        arguments: of ``transformers``, for the model.
+
+    Raises:
+        ModelError: the base model cannot be loaded, or reads fewer tokens than the settings ask for.
+    """
+    config = base_config(base, encoder.depth)
     try:
         with quiet_loading():
             transformer = Transformer(
                 str(base.path),
-                model_kwargs=arguments,
+                model_kwargs={"use_safetensors": True, **arguments},
                 config_kwargs={LAYERS: config.num_hidden_layers},
                 max_seq_length=encoder.max_tokens,
                 # Text as it stands: the library would put it into the chat template of a chat model.
@@ -62,17 +95,8 @@ def model_with_lora(
     check_max_tokens(transformer.model.config, transformer.tokenizer, encoder)
     if transformer.tokenizer.pad_token_id is None:
         transformer.tokenizer.pad_token = transformer.tokenizer.eos_token
-    lora = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules=_lora_targets(transformer.model, settings.top_layers, base),
-        base_model_name_or_path=base.name_or_path,
-    )
     transformer.tokenizer.chat_template = None
-    transformer.model = get_peft_model(transformer.model, lora)
-    pooling = Pooling(transformer.get_embedding_dimension(), POOLING_MODES[encoder.pooling])
-    return SentenceTransformer(modules=[transformer, pooling], device=str(device))
+    return transformer
 
 
 def _lora_targets(model: nn.Module, top_layers: float, base: BaseModel) -> list[str]:

@@ -17,16 +17,15 @@ from safetensors.torch import load_file, save_file
 from llmemb.base_model import BaseModel
 from llmemb.bundle import (
     ENCODER,
-    MANIFEST,
     PLACES,
     BaseModelReference,
     Manifest,
+    check_replaceable,
     encoder_fingerprint,
     read_bundle,
     write_bundle,
 )
 from llmemb.encoder import load_encoder
-from llmemb.errors import LLMEmbError
 from llmemb.files import (
     json_bytes,
     replacing_directory,
@@ -69,8 +68,7 @@ def train(
             another run writes to the same place.
     """
     out = out.resolve()
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise LLMEmbError(f"{out} is there and is no bundle; remove it or choose another --out")
+    check_replaceable(out)
     work = working_folder(out)
     torch.use_deterministic_algorithms(True, warn_only=True)
     with only_run(work):
