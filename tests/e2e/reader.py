@@ -18,8 +18,7 @@ BLOCK = re.compile(
 )
 SHELL = ["bash", "-eo", "pipefail", "-c"]
 SECONDS = 240  # that one block may take
-SERVE = re.compile(r"(^|/| )llmemb serve ")
-TRAIN = re.compile(r"llmemb train [^\n]*")
+SERVE = re.compile(r"\bllmemb serve ")
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Reader:
             self._stop()
             self._section = block.section
         code = re.sub(r"\b(8000|6379)\b", lambda found: self._ports[found[0]], block.code)
-        code = TRAIN.sub(lambda found: f"{found[0]} {self._train_options}", code)
+        code = code.replace("llmemb train ", f"llmemb train {self._train_options} ")
         if self._port in code and not SERVE.search(code) and self._service is None:
             self._serve(f"llmemb serve bundles/{self._bundle}")
         if block.language == "python":
