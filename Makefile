@@ -1,6 +1,8 @@
+# make install  the command and SmolLM2-135M, into .venv
 # make run    from nothing to a served recommender: install, MovieLens-100K, SmolLM2-135M, train, serve
 # make test   every test
 # make check  lint and types
+# make docs   the documentation as a site, in build/site
 # make quality DATA=data/...   every row of the quality report (docs/results.md); hours, resumable
 # make encode DATA=data/...    embedding against other libraries, offline; over an hour
 # make clients  make again what is made of sources: the OpenAPI document, types, clients, the playground
@@ -19,10 +21,12 @@ MOVIELENS := .quickstart/recbole/dataset_example/ml-100k
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run train test check format quality encode clients sbom lock clean help
+.PHONY: install run train test check docs format quality encode clients sbom lock clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -8
+	@sed -n 's/^# //p' Makefile | head -10
+
+install: $(VENV)/.run $(VENV)/.base-model
 
 run: train
 	$(BIN)/llmemb serve bundles/ml-100k --host $(HOST) --port $(PORT)
@@ -36,6 +40,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# Material would tell of its successor on every run.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

@@ -16,15 +16,15 @@ from llmemb.errors import LLMEmbError
 EPILOG = """
 [bold]Examples[/bold]
 
-  llmemb data prepare files my-shop/ --out data/my-shop
+  llmemb data prepare files my-shop/ --domain outdoor --out data/my-shop
 
   llmemb train data/my-shop --out bundles/my-shop --preset default
 
   llmemb evaluate bundles/my-shop data/my-shop
 
-  llmemb serve bundles/my-shop --port 8000
-
   llmemb embed bundles/my-shop new-items.jsonl --out vectors.parquet
+
+  llmemb serve bundles/my-shop --port 8000
 
 Exit codes: 0 success, 1 an error named on standard error, 2 a wrong command line, 130 interrupted.
 """
