@@ -120,8 +120,9 @@ $(VENV)/.base-model: requirements/base-model.txt | $(BIN)/python
 	.venv-$*/bin/python -m pip --quiet --disable-pip-version-check install --requirement $<
 	@touch $@
 
-# RecBole asks for other versions than ours, and its data sets do without.
+# RecBole pins other versions than ours; to load a data set it needs no more than this.
 .recbole/.done: requirements/recbole.txt | $(BIN)/python
+	@echo "downloading RecBole (15 MB, once)"
 	$(PIP) install --no-deps --require-hashes --upgrade --target .recbole --requirement $<
 	@touch $@
 

@@ -32,11 +32,11 @@ def push(bundle: Path, repository: str, *, private: bool = False) -> str:
     Args:
         bundle: its directory.
         repository: ``owner/name``, created where it is not there; it holds the bundle alone afterwards.
-        private: create it so that only its owner sees it.
+        private: only its owner is to see it.
 
     Raises:
         BundleError: the bundle is incomplete or changed; nothing was uploaded.
-        LLMEmbError: the Hub refuses or cannot be reached.
+        LLMEmbError: the repository is public and is not to be, the Hub refuses or cannot be reached.
     """
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
@@ -44,6 +44,8 @@ def push(bundle: Path, repository: str, *, private: bool = False) -> str:
     with _told_in_words(repository):
         # None: as the owner's settings have it, which may say private, too.
         url = api.create_repo(repository, private=private or None, exist_ok=True)
+        if private and not api.model_info(repository).private:
+            raise LLMEmbError(f"{repository} is public already; change that on the Hub first")
         api.upload_folder(
             repo_id=repository,
             folder_path=bundle,
@@ -73,7 +75,8 @@ def pull(repository: str, out: Path, *, revision: str | None = None) -> Manifest
             hf_hub_download(repository, MANIFEST, revision=revision, local_dir=folder)
         try:
             manifest = read_manifest(folder)
-            names = [*map(glob.escape, manifest.files), MANIFEST, SIGNATURE]
+            # Not the manifest again: what was pushed meanwhile must not pass for what it names.
+            names = [*map(glob.escape, manifest.files), SIGNATURE]
             with _told_in_words(repository):
                 snapshot_download(
                     repository, revision=revision, local_dir=folder, allow_patterns=names

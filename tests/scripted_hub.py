@@ -21,7 +21,7 @@ class Hub:
 
     url: str
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    created: list[dict[str, Any]] = field(default_factory=list)
+    private: set[str] = field(default_factory=set)
     downloads: list[str] = field(default_factory=list)
 
 
@@ -64,7 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, [_entry(path, content) for path, content in files.items()])
         else:
             siblings = [{"rfilename": path} for path in files]
-            self._answer(200, {"id": name, "sha": COMMIT, "siblings": siblings})
+            facts = {"id": name, "sha": COMMIT, "private": name in self.hub.private}
+            self._answer(200, {**facts, "siblings": siblings})
 
     def _create(self, form: dict[str, Any]) -> None:
         name = f"{form['organization']}/{form['name']}"
@@ -72,7 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
         if name in self.hub.repositories:
             self._answer(409, {"error": "You already created this model repo", **url})
             return
-        self.hub.created.append(form)
+        if form.get("visibility") == "private":
+            self.hub.private.add(name)
         self.hub.repositories[name] = {".gitattributes": b"*.safetensors filter=lfs\n"}
         self._answer(200, url)
 

@@ -266,9 +266,7 @@ def sign(
 def push(
     bundle: Annotated[Path, typer.Argument(help="Directory that `llmemb train` wrote.")],
     repository: Annotated[str, typer.Argument(help="OWNER/NAME; created where it is not there.")],
-    private: Annotated[
-        bool, typer.Option("--private", help="Create it for its owner alone.")
-    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="Only for its owner's eyes.")] = False,
 ) -> None:
     """Upload a bundle to the Hugging Face Hub, where it is seen with its model card.
 

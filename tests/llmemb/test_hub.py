@@ -46,12 +46,19 @@ def test_what_is_pushed_is_what_is_pulled(hub: Hub, tiny_bundle: Path, tmp_path:
     done = llmemb(hub, "push", tiny_bundle, "shop/films", "--private")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"pushed to {hub.url}/shop/films\n"
-    assert [one["visibility"] for one in hub.created] == ["private"]
+    assert hub.private == {"shop/films"}
     out = tmp_path / "bundle"
     done = llmemb(hub, "pull", "shop/films", "--out", out, "--revision", "main")
     assert done.returncode == 0, done.stderr
     assert content(out) == content(tiny_bundle)
     assert read_bundle(out).manifest == read_manifest(tiny_bundle)
+
+
+def test_what_is_to_be_private_is_not_pushed_where_all_see_it(hub: Hub, tiny_bundle: Path) -> None:
+    hub.repositories["shop/films"] = {}
+    done = llmemb(hub, "push", tiny_bundle, "shop/films", "--private")
+    assert "shop/films is public already" in refused(done)
+    assert not hub.repositories["shop/films"]
 
 
 def test_a_push_replaces_the_bundle_before_it(hub: Hub, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def _attribute_columns(catalogue: Catalogue) -> Iterable[tuple[str, list[str]]]:
     taken = {"item_id"}
     for attribute in catalogue.fields():
         values = [item.get(attribute) for item in items]
+        if all(value is None for value in values):
+            continue
         kind, texts = _column(values)
         name = re.sub(r"\W", "_", attribute)
         while name in taken:
@@ -69,10 +71,10 @@ def _attribute_columns(catalogue: Catalogue) -> Iterable[tuple[str, list[str]]]:
 
 def _column(values: list[Any]) -> tuple[str, list[str]]:
     """Return RecBole's type of a column, and its texts; None is a missing value."""
-    there = [value for value in values if value is not None]
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in there):
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float}:
         return "float", ["" if value is None else str(value) for value in values]
-    if any(isinstance(value, list) for value in there):
+    if list in kinds:
         # A sequence of no tokens is a blank: RecBole cannot split what pandas takes for missing.
         return "token_seq", [" ".join(map(_token, _entries(value))) or " " for value in values]
     return "token", ["" if value is None else _text(value) for value in values]
