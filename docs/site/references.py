@@ -1,4 +1,4 @@
-"""References of docstrings (``:class:`~llmemb.bundle.Bundle```), made links where a page has what they name."""
+"""References of docstrings (``:class:`~llmemb.bundle.Bundle```), made links where the site has their page."""
 
 import re
 
