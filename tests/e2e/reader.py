@@ -72,6 +72,7 @@ class Reader:
             "CURL_HOME": str(folder),
             "LLMEMB_PORT": self._port,
             "LLMEMB_STATE_DIR": str(folder / "state"),
+            "LLMEMB_RELOAD_QUALITY": "0",  # after an epoch it is chance which bundle is better
             "OMP_NUM_THREADS": "1",  # a tiny model is trained five times as fast
         }
 
