@@ -22,7 +22,7 @@ EPILOG = """
 
   llmemb evaluate bundles/my-shop data/my-shop
 
-  llmemb embed bundles/my-shop new-items.jsonl --out vectors.parquet
+  llmemb embed bundles/my-shop my-shop/items.csv --out vectors.parquet
 
   llmemb serve bundles/my-shop --port 8000
 

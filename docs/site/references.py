@@ -1,4 +1,4 @@
-"""References of docstrings (``:class:`~llmemb.bundle.Bundle```), made links where the site has their page."""
+"""References of docstrings, such as ``:class:`Encoder```, made links where a page has what they name."""
 
 import re
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -73,6 +72,7 @@ class Reader:
             "CURL_HOME": str(folder),
             "LLMEMB_PORT": self._port,
             "LLMEMB_STATE_DIR": str(folder / "state"),
+            "LLMEMB_RELOAD_QUALITY": "0",  # after an epoch it is chance which bundle is better
             "OMP_NUM_THREADS": "1",  # a tiny model is trained five times as fast
         }
 
@@ -94,8 +94,6 @@ class Reader:
         if block.language == "python":
             self._finish([sys.executable, "-c", code])
         elif SERVE.search(code):
-            last = code.strip().splitlines()[-1]
-            assert SERVE.search(last), f"nothing can be pasted behind a service:\n{code}"
             self._serve(code)
         else:
             self._finish([*SHELL, code])
@@ -113,15 +111,17 @@ class Reader:
 
     def _serve(self, code: str) -> None:
         self._stop()
+        before, _, last = code.strip().rpartition("\n")
+        assert SERVE.search(last), f"nothing can be pasted behind a service:\n{code}"
         log = self._folder / "serve.log"
         with log.open("wb") as output:
             self._service = subprocess.Popen(
-                [*SHELL, code],
+                # In the shell's own place, so that it is the service that is stopped, and waited for.
+                [*SHELL, f"{before}\nexec env {last}"],
                 cwd=self._folder,
                 env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
             )
         until = time.monotonic() + SECONDS
         while "LLMEmb serves" not in log.read_text():
@@ -131,6 +131,6 @@ class Reader:
 
     def _stop(self) -> None:
         if self._service is not None:
-            os.killpg(self._service.pid, signal.SIGTERM)
+            self._service.terminate()
             self._service.wait(timeout=60)
             self._service = None

@@ -73,8 +73,6 @@ def make_shop(folder: Path) -> None:
         writer.writerows(items)
     with (folder / "my-shop/interactions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("user", "item", "timestamp"), *bought])
-    new = [{"id": f"new-{i}", "name": f"Wind jacket {i}", "brand": "Fjell"} for i in range(5)]
-    (folder / "new-items.jsonl").write_text("\n".join(map(json.dumps, new)))
     atomic = folder / "dataset/my-shop"
     atomic.mkdir(parents=True)
     rows = [("item_id:token", "name:token_seq"), *((item["id"], item["name"]) for item in items)]
