@@ -126,7 +126,7 @@ def reader(
         yield reader
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(
     not all(map(shutil.which, PROGRAMS)), reason=f"needs {', '.join(PROGRAMS)} on this machine"
 )
