@@ -27,6 +27,13 @@ void main() {
 
 const LARGEST_ZOOM = 400;
 
+// While the map moves, no more points are drawn than the machine can draw as fast as this, in milliseconds
+// a frame; chosen at random, but always the same ones first. When it rests, all are.
+const SLOW = 28;
+const FAST = 20;
+const REST = 150;
+const FEWEST = 10_000;
+
 export class Points {
   #gl: WebGL2RenderingContext;
   #program: WebGLProgram;
@@ -35,6 +42,9 @@ export class Points {
   #middle: [number, number] = [0, 0];
   #zoom = 1;
   #asked = false;
+  #affordable = Infinity;
+  #painted = -Infinity;
+  #resting: ReturnType<typeof setTimeout> | undefined;
 
   /** `moved` is told whenever what is seen changes. */
   constructor(
@@ -62,6 +72,8 @@ export class Points {
     this.#attribute("place", places, 2, this.#gl.FLOAT);
     this.#attribute("colour", colours, 4, this.#gl.UNSIGNED_BYTE);
     this.#attribute("size", sizes, 1, this.#gl.FLOAT);
+    this.#gl.bindBuffer(this.#gl.ELEMENT_ARRAY_BUFFER, this.#gl.createBuffer());
+    this.#gl.bufferData(this.#gl.ELEMENT_ARRAY_BUFFER, shuffled(this.#count), this.#gl.STATIC_DRAW);
     this.draw();
   }
 
@@ -69,9 +81,9 @@ export class Points {
   draw(): void {
     if (this.#asked) return;
     this.#asked = true;
-    requestAnimationFrame(() => {
+    requestAnimationFrame((now) => {
       this.#asked = false;
-      this.#paint();
+      this.#paint(this.#drawn(now));
     });
   }
 
@@ -153,7 +165,20 @@ export class Points {
     return { x: fit / (clientWidth || 1), y: fit / (clientHeight || 1) };
   }
 
-  #paint(): void {
+  /** How many points a frame draws. */
+  #drawn(now: number): number {
+    const took = now - this.#painted;
+    this.#painted = now;
+    if (took > REST) return this.#count;
+    const affordable = Math.min(this.#affordable, this.#count) * (took > SLOW ? 0.7 : took < FAST ? 1.1 : 1);
+    this.#affordable = Math.max(FEWEST, affordable);
+    if (this.#affordable >= this.#count) return this.#count;
+    clearTimeout(this.#resting);
+    this.#resting = setTimeout(() => this.draw(), REST + 1);
+    return this.#affordable;
+  }
+
+  #paint(points: number): void {
     const gl = this.#gl;
     const ratio = devicePixelRatio;
     const width = Math.round(this.canvas.clientWidth * ratio);
@@ -168,7 +193,7 @@ export class Points {
     gl.uniform2f(this.#at("middle"), ...this.#middle);
     gl.uniform2f(this.#at("scale"), x, y);
     gl.uniform1f(this.#at("pixels"), ratio * Math.min(3, Math.sqrt(this.#zoom)));
-    gl.drawArrays(gl.POINTS, 0, this.#count);
+    gl.drawElements(gl.POINTS, points, gl.UNSIGNED_INT, 0);
     this.moved();
   }
 
@@ -184,6 +209,16 @@ export class Points {
     gl.enableVertexAttribArray(place);
     gl.vertexAttribPointer(place, size, type, type === gl.UNSIGNED_BYTE, 0, 0);
   }
+}
+
+/** The numbers below `count` in an order by chance. */
+function shuffled(count: number): Uint32Array<ArrayBuffer> {
+  const order = Uint32Array.from({ length: count }, (_, i) => i);
+  for (let i = count - 1; i > 0; i--) {
+    const j = Math.floor(Math.random() * (i + 1));
+    [order[i], order[j]] = [order[j]!, order[i]!];
+  }
+  return order;
 }
 
 function linked(gl: WebGL2RenderingContext): WebGLProgram {
