@@ -130,6 +130,14 @@ def value_of(attributes: Mapping[str, Any], name: str) -> Any:
     return value
 
 
+def names_of(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """Yield every name under which :func:`value_of` finds something."""
+    for name, value in attributes.items():
+        yield name
+        if isinstance(value, Mapping):
+            yield from (f"{name}.{inner}" for inner in names_of(value))
+
+
 def _values(value: Any) -> Iterator[Any]:
     """Yield what an attribute's value can be asked for; objects cannot."""
     if isinstance(value, Sequence) and not isinstance(value, str):

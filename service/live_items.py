@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from llmemb.bundle import Bundle
 from service.errors import UnknownAttributeError
-from service.filters import Column, Condition, value_of
+from service.filters import Column, Condition, names_of, value_of
 from service.index import SAMPLED, ItemIndex, Storage, unit_length
 from service.text_search import TextSearch, searched_text
 
@@ -231,12 +231,26 @@ class LiveItems:
         return items
 
     def _column(self, name: str) -> Column:
-        """Return one attribute of the first rows; made when it is first asked for."""
+        """Return one attribute of the first rows; made when it is first asked for, and kept.
+
+        For a name that none of them has, nothing is made: there is no end of such names.
+        """
+        if name not in self._names:
+            return self._nothing
         column = self._columns.get(name)
         if column is None:
             column = Column([value_of(one, name) for one in self._attributes[: self._first]])
             self._columns[name] = column
         return column
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        first = self._attributes[: self._first]
+        return frozenset(name for attributes in first for name in names_of(attributes))
+
+    @cached_property
+    def _nothing(self) -> Column:
+        return Column([None] * self._first)
 
     @cached_property
     def _head(self) -> frozenset[str]:

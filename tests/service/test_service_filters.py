@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.filters import Column, Condition, value_of
+from service.filters import Column, Condition, names_of, value_of
 
 scalars = (
     st.sampled_from(["a", "b", " a ", "e\u0301", "\u00e9"])
@@ -42,3 +42,10 @@ def test_a_path_leads_into_an_object() -> None:
     assert value_of({"size": {"width": 3}}, "size.width") == 3
     assert value_of({"size.width": 4, "size": {"width": 3}}, "size.width") == 4
     assert value_of({"size": 5}, "size.width") is None
+
+
+def test_every_name_that_leads_to_a_value_is_known() -> None:
+    attributes = {"size": {"width": 3, "of": {"box": 1}}, "a.b": 2}
+    names = set(names_of(attributes))
+    assert names == {"size", "size.width", "size.of", "size.of.box", "a.b"}
+    assert all(value_of(attributes, name) is not None for name in names)

@@ -1,10 +1,12 @@
 """All items that are there now: whatever was put and removed, they are what a dictionary would hold."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service import live_items
+from service.errors import UnknownAttributeError
 from service.filters import Condition
 from service.index import ItemIndex, unit_length
 from service.live_items import LiveItems
@@ -89,3 +91,15 @@ def test_much_change_makes_them_stale_and_compaction_fresh() -> None:
         items.put(f"b{i}", {}, vector(i, unit=False))
     assert items.stale
     assert not items.compacted(np.flatnonzero(items.index.present())).stale
+
+
+def test_attributes_that_no_item_has_are_not_remembered() -> None:
+    one = np.ones((1, WIDTH), np.float32)
+    items = LiveItems(["a"], [{"size": {"width": 3}}], ItemIndex(one), trained={})
+    assert items.matching({"size.width": Condition(any=[3])}).all()
+    for i in range(100):
+        with pytest.raises(UnknownAttributeError):
+            items.matching({f"made-up-{i}": Condition(any=[3])})
+    assert list(items._columns) == ["size.width"]
+    items.put("b", {"new": 1}, one[0])
+    assert items.matching({"new": Condition(any=[1])}).tolist() == [False, True]
