@@ -11,7 +11,7 @@ from rich.console import Console
 from llmemb.errors import SettingsError
 from trainer.stages import working_folder
 
-MODULES = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
+TRACKERS = ("tensorboard", "mlflow", "wandb")  # each the name of what is imported, too
 NO_TRACKER = "none"
 PROJECT = "llmemb"  # in Weights & Biases
 
@@ -33,11 +33,10 @@ class Tracking:
         self, tracker: str, out: Path, settings: Mapping[str, Any], console: Console
     ) -> None:
         """Take a tracker's name, the bundle to be written, the preset's settings, and whom to tell."""
-        if tracker not in (*MODULES, NO_TRACKER):
-            raise SettingsError(
-                f"--track {tracker}: choose one of {', '.join((*MODULES, NO_TRACKER))}"
-            )
-        if tracker != NO_TRACKER and find_spec(MODULES[tracker]) is None:
+        choices = (*TRACKERS, NO_TRACKER)
+        if tracker not in choices:
+            raise SettingsError(f"--track {tracker}: choose one of {', '.join(choices)}")
+        if tracker != NO_TRACKER and find_spec(tracker) is None:
             extra = "train" if tracker == "tensorboard" else tracker
             raise SettingsError(f"--track {tracker} needs a library: pip install 'llmemb[{extra}]'")
         self.tracker = tracker

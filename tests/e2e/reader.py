@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
@@ -46,11 +47,6 @@ def blocks(page: Path) -> Iterator[Block]:
             yield Block(language, code, section, not_run)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 class Reader:
     """Runs blocks in a folder, each in a shell of its own.
 
@@ -82,8 +78,8 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def run(self, block: Block) -> None:
-        """Run a block as it stands, but for its ports and the length of a training."""
+    def run(self, block: Block) -> str:
+        """Run a block as it stands, but for its ports and the length of a training; return what it prints."""
         if block.section != self._section:
             self._stop()
             self._section = block.section
@@ -92,13 +88,13 @@ class Reader:
         if self._port in code and not SERVE.search(code) and self._service is None:
             self._serve(f"llmemb serve bundles/{self._bundle}")
         if block.language == "python":
-            self._finish([sys.executable, "-c", code])
-        elif SERVE.search(code):
+            return self._finish([sys.executable, "-c", code])
+        if SERVE.search(code):
             self._serve(code)
-        else:
-            self._finish([*SHELL, code])
+            return ""
+        return self._finish([*SHELL, code])
 
-    def _finish(self, command: list[str]) -> None:
+    def _finish(self, command: list[str]) -> str:
         done = subprocess.run(
             command,
             cwd=self._folder,
@@ -108,6 +104,7 @@ class Reader:
             timeout=SECONDS,
         )
         assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
 
     def _serve(self, code: str) -> None:
         self._stop()

@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from tiny_bundle import make_tiny_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -34,11 +34,6 @@ pytestmark = [
 ]
 
 Compose = Callable[..., str]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

