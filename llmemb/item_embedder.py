@@ -166,11 +166,7 @@ def _rows(items: Any) -> Any:
 def _prompt(bundle: Bundle, item: Any, row: int) -> str:
     if not isinstance(item, Mapping):
         raise ItemError(f"an item is a mapping of attributes, not {type(item).__name__}", (row,))
-    template = bundle.manifest.prompt
     try:
-        statements = template.statements(json.loads(canonical(item)))
+        return bundle.manifest.prompt.render_known(json.loads(canonical(item)))
     except ItemError as error:
         raise ItemError(error.reason, (row, *error.path)) from error
-    if not statements:
-        raise ItemError("there is nothing to read: no attribute has a value", (row,))
-    return template.text(statements)

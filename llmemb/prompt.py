@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmemb.catalogue import Attributes, Catalogue, canonical_attributes
+from llmemb.errors import ItemError
 
 SAMPLED = 256
 NEARLY_ALL = 0.9
@@ -50,6 +51,18 @@ class PromptTemplate(BaseModel):
     def render(self, attributes: Attributes) -> str:
         """Return the prompt of an item; key order in ``attributes`` does not matter."""
         return self.text(self.statements(attributes))
+
+    def render_known(self, attributes: Attributes) -> str:
+        """Return the prompt of an item of which it says something.
+
+        Raises:
+            ItemError: it would say nothing.
+        """
+        statements = self.statements(attributes)
+        if not statements:
+            besides = f" besides {', '.join(self.exclude)}" if self.exclude else ""
+            raise ItemError(f"there is nothing to read: no attribute has a value{besides}")
+        return self.text(statements)
 
     def augment(self, attributes: Attributes, rng: np.random.Generator, drop: float) -> list[str]:
         """Return one random view of an item: its statements shuffled, a share ``drop`` left out.

@@ -103,14 +103,10 @@ class Embedder:
             return item.content.decode()
         # From the canonical form, as the key is: two spellings of an item share a key, so they must
         # share the text behind the vector too.
-        template = self._bundle.manifest.prompt
-        statements = template.statements(json.loads(item.content))
-        if not statements:
-            besides = f" besides {', '.join(template.exclude)}" if template.exclude else ""
-            raise InvalidFieldError(
-                item.field, f"there is nothing to read: no attribute has a value{besides}"
-            )
-        return template.text(statements)
+        try:
+            return self._bundle.manifest.prompt.render_known(json.loads(item.content))
+        except ItemError as error:
+            raise InvalidFieldError(item.field, error.reason) from error
 
     def readable(self, item: PreparedItem) -> bool:
         """Return whether the LLM has anything to read of an item."""
