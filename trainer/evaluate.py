@@ -132,6 +132,9 @@ def fixed_negatives(split: LeaveOneOut) -> NDArray[np.int64]:
     return negatives
 
 
+PROTOCOLS = ("full", "unseen", "sampled100")
+
+
 def evaluation_report(found: Ranks, split: LeaveOneOut, part: str) -> dict[str, Any]:
     """Return the metrics of ``llmemb evaluate``: by protocol, then by kind of target, then by metric.
 

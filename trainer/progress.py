@@ -19,11 +19,11 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from trainer.evaluate import PROTOCOLS
 from trainer.fit import Epoch
 from trainer.steps import Step
 from trainer.tracking import Log, Tracking
 
-PROTOCOLS = ("full", "unseen", "sampled100")
 TRACKED = ("HR@10", "NDCG@10")
 
 

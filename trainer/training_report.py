@@ -11,6 +11,7 @@ from llmemb.bundle import Bundle
 from llmemb.files import json_bytes, replacing_file
 from llmemb.interactions import head_items
 from trainer.card import COLUMNS, metric_rows
+from trainer.evaluate import bucket_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,9 +53,7 @@ def _pictures(bundle: Bundle) -> dict[str, str]:
     metrics, history = bundle.manifest.metrics, bundle.manifest.history
     rival = next(name for name in metrics if name.startswith("id/"))
     ours, other = metrics["llmemb"]["by_popularity"], metrics[rival]["by_popularity"]
-    buckets = sorted(
-        (b for b in ours if ours[b]["n"]), key=lambda b: int(b.rstrip("+").split("-")[0])
-    )
+    buckets = [bucket for bucket in bucket_labels() if ours[bucket]["n"]]
     fitted = {stage: epochs for stage, epochs in history.items() if stage != "scft" and epochs}
 
     def by_popularity(axes: "Axes") -> None:
