@@ -9,7 +9,6 @@ empty home, so that nothing that is cached helps. Writes ``results/own-data.json
 import argparse
 import csv
 import json
-import os
 import shlex
 import subprocess
 import tempfile
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 
 import polars as pl
-from quickstart import ROOT, free_port, until_ready
+from quickstart import free_port, fresh_clone, until_ready
 from report import must_show, write_report
 
 INSTALL = "make install"
@@ -37,12 +36,8 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="prepared data, to make the CSV files of")
     data = parser.parse_args().data
     with tempfile.TemporaryDirectory(prefix="llmemb-own-data-") as name:
-        clone, home = Path(name) / "clone", Path(name) / "home"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        home.mkdir()
+        clone, environment = fresh_clone(Path(name))
         item = write_csv(data, clone / "my-shop")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("LLMEMB_", "XDG_"))}
-        environment |= {"HOME": str(home), "PIP_CACHE_DIR": str(home / "pip")}
 
         def run(command: str) -> float:
             began = time.monotonic()

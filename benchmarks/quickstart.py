@@ -27,12 +27,7 @@ FIRST_RUN_LIMIT, SECOND_RUN_LIMIT = 12 * 60, 20
 def main() -> None:
     """Measure and write ``results/quickstart.json``."""
     with tempfile.TemporaryDirectory(prefix="llmemb-quickstart-") as name:
-        folder = Path(name)
-        clone = folder / "clone"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        (folder / "home").mkdir()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("LLMEMB_", "XDG_"))}
-        environment |= {"HOME": str(folder / "home"), "PIP_CACHE_DIR": str(folder / "home" / "pip")}
+        clone, environment = fresh_clone(Path(name))
         first = seconds_until_ready(clone, environment)
         print(f"first make run: ready after {first:.0f} s", flush=True)
         second = seconds_until_ready(clone, environment)
@@ -80,6 +75,15 @@ def main() -> None:
         },
     )
     print(path)
+
+
+def fresh_clone(folder: Path) -> tuple[Path, dict[str, str]]:
+    """Return a clone in a folder, and an environment in which nothing is cached or set."""
+    clone, home = folder / "clone", folder / "home"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    home.mkdir()
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("LLMEMB_", "XDG_"))}
+    return clone, kept | {"HOME": str(home), "PIP_CACHE_DIR": str(home / "pip")}
 
 
 def seconds_until_ready(clone: Path, environment: dict[str, str]) -> float:

@@ -47,7 +47,7 @@ def write_report(
     )
     report = {
         "what": what,
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *map(_portable, sys.argv)]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "machine": machine(),
@@ -63,6 +63,11 @@ def write_report(
     with replacing_file(path) as aside:
         aside.write_bytes(json_bytes(report))
     return path
+
+
+def _portable(argument: str) -> str:
+    """Return an argument, and of a path from the root its last part: the rest is this machine's."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def machine() -> dict[str, Any]:
