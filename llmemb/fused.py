@@ -3,8 +3,9 @@
 transformers' own forward pass spends about a third of its time outside matrix products, computes padding,
 and computes anew for each prompt what it shares with others. Here texts are a tree whose tokens stand in
 one table, each once and without padding, and the keys and values of the opening that most prompts share
-are kept for good. Weights are packed for oneDNN once, activation and residual ride on the matrix
-products, norms are folded into the weights behind them.
+are kept for good. Weights are packed for oneDNN once, the activation rides on a matrix product, norms are
+folded into the weights behind them. What layers add up to stays in float32: rounded to bfloat16 after each
+of them, it would be off by more than all matrix products together.
 """
 
 import os
@@ -136,7 +137,8 @@ class FusedLlama:
             kept: takes the table of each layer, where they are wanted.
         """
         exact = opening is None
-        states = torch.split(F.embedding(torch.tensor(tree.ids), self._embedding), ROWS)
+        embedded = F.embedding(torch.tensor(tree.ids), self._embedding).float()
+        states = torch.split(embedded, ROWS)
         rotary = torch.split(self._rotary[torch.tensor(tree.positions)], ROWS)
         attention = TreeAttention(
             tree, heads=self._heads, key_heads=self._key_heads, dtype=self._embedding.dtype
@@ -155,20 +157,23 @@ class FusedLlama:
             states = tuple(
                 self._after(i, rows, found, exact) for rows, found in zip(states, read, strict=True)
             )
-        last = [self._normed(rows).float().mul_(self._norm) for rows in states]
+        last = [self._inverse_norm(rows) * rows * self._norm for rows in states]
         return torch.cat([opening.last, *last] if opening else last)
 
     def _qkv(self, i: int, states: Tensor, exact: bool) -> Tensor:
-        """Return the queries, keys and values of tokens, float ``[tokens, heads x head]``."""
+        """Return the queries, keys and values of tokens, float ``[tokens, heads x head]``.
+
+        ``states`` are float32 here and below.
+        """
         return _product(self._normed(states), self._layers[i].qkv)
 
     def _after(self, i: int, states: Tensor, read: Tensor, exact: bool) -> Tensor:
         """Return states after a layer, from those before it and what its attention read."""
         layer = self._layers[i]
-        states = _product(read, layer.out, "add", states)
+        states = states + _product(read, layer.out)
         normed = self._normed(states)
         gated = _product(normed, layer.up, "mul", _product(normed, layer.gate, "swish"))
-        return _product(gated, layer.down, "add", states)
+        return states.add_(_product(gated, layer.down))
 
     def _turned(self, qkv: Tensor, rotary: Tensor, into: Tensor) -> None:
         """Apply rotary positions to queries and keys (Su et al., arXiv 2104.09864).
@@ -184,9 +189,11 @@ class FusedLlama:
         into[:, turning:] = qkv[:, turning:]
 
     def _normed(self, states: Tensor) -> Tensor:
-        """Return states divided by their root mean square; the norm's own scale is in the weights."""
-        normed: Tensor = states * self._inverse_norm(states).to(states.dtype)
-        return normed
+        """Return states divided by their root mean square, in the dtype of the weights that follow.
+
+        The norm's own scale is in those weights.
+        """
+        return (states * self._inverse_norm(states)).to(self._embedding.dtype)
 
     def _inverse_norm(self, states: Tensor) -> Tensor:
         """Return 1 over the root mean square of each token's state, float32 ``[tokens, 1]``."""
@@ -231,7 +238,7 @@ def _pack(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _product(x: Tensor, weight: Tensor, then: str = "none", other: Tensor | None = None) -> Tensor:
-    """Return ``x @ weight.T``, activated, or added to or multiplied with ``other``, then rounded."""
+    """Return ``x @ weight.T``, activated, or multiplied with ``other``, then rounded."""
     found: Tensor
     if other is None:
         found = _OPS._linear_pointwise(x, weight, None, then, [], "")

@@ -70,15 +70,14 @@ class Int8Llama(FusedLlama):
 
     def _qkv(self, i: int, states: Tensor, exact: bool) -> Tensor:
         if exact or i not in self._int8:
-            return super()._qkv(i, states.to(self._embedding.dtype), exact)
-        states = states.float()
+            return super()._qkv(i, states, exact)
         tokens, scale = self._quantised(states)
         return _product(tokens, self._int8[i].qkv).mul_(scale * self._inverse_norm(states))
 
     def _after(self, i: int, states: Tensor, read: Tensor, exact: bool) -> Tensor:
         if exact or i not in self._int8:
-            return super()._after(i, states.to(self._embedding.dtype), read, exact)
-        layer, states = self._int8[i], states.float()
+            return super()._after(i, states, read, exact)
+        layer = self._int8[i]
         tokens, scale = self._quantised(read.float())
         states = torch.addcmul(states, _product(tokens, layer.out), scale)
         tokens, scale = self._quantised(states)

@@ -10,8 +10,14 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from llmemb_client import Client
 from ports import free_port
+from sentence_transformers import SentenceTransformer
+
+from llmemb.bundle import read_bundle
+from trainer.export.export import export
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
@@ -60,3 +66,19 @@ def test_a_film_that_movielens_does_not_know_lands_among_its_like(url: str) -> N
     items = json.load(urllib.request.urlopen(request))["items"]
     alike = [item for item in items if {"Horror", "Thriller"} & set(item["attributes"]["genres"])]
     assert len(alike) >= 6, items
+
+
+def test_the_llm_exported_to_sentence_transformers_gives_the_services_vectors(
+    url: str, movielens_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = read_bundle(movielens_bundle)
+    export(bundle, "sentence-transformers", tmp_path / "llm")
+    films = bundle.catalogue.attributes[::17]
+    with Client(url) as client:
+        answer = client.embed(items=films, space="llm", prompt=True)
+    ours = answer.numpy().astype(np.float64)
+    model = SentenceTransformer(str(tmp_path / "llm"), device="cpu")
+    theirs = model.encode([item.prompt for item in answer.data])
+    cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    assert len(cosines) == 99
+    assert cosines.min() >= 0.9999
