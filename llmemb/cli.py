@@ -69,3 +69,7 @@ def build_app() -> typer.Typer:
     for wing in sorted(entry_points(group="llmemb.commands"), key=lambda entry: entry.name):
         wing.load()(app)
     return app
+
+
+if __name__ == "__main__":  # `torchrun -m llmemb.cli train ...`
+    main()

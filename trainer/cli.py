@@ -101,6 +101,8 @@ def train(
 ) -> None:
     """Train a bundle: SCFT, LLM vectors, collaborative SRS, RAT, evaluation, a report.
 
+    Several GPUs: `torchrun --nproc-per-node 8 -m llmemb.cli train ...`, or `accelerate launch`.
+
     Each stage is kept: run the same command again after an interruption and it goes on where it was.
     A stage whose data and settings did not change is not run again. Watch it with
     `tensorboard --logdir <out>.work/tensorboard`; `<out>.work/report.html` shows the result.
@@ -108,26 +110,32 @@ def train(
     from rich.console import Console
 
     from llmemb.base_model import DEFAULT_BASE_MODEL, find_base_model
+    from trainer import processes
     from trainer.card import metric_table
     from trainer.dataset import read_dataset
     from trainer.presets import build_preset
     from trainer.progress import Progress
     from trainer.stages import working_folder
-    from trainer.tracking import Tracking
+    from trainer.tracking import NO_TRACKER, Tracking
     from trainer.train import REPORT
     from trainer.train import train as run
 
     sections = {"srs": {"name": srs}} if srs else {}
     settings = build_preset(preset, overrides or (), **sections)
     dataset = read_dataset(data)
-    console = Console(stderr=True)
+    processes.start()
+    console = Console(stderr=True, quiet=not processes.first())
+    track = track if processes.first() else NO_TRACKER
     tracking = Tracking(track, out, settings.model_dump(mode="json"), console)
-    if base_model is None:
-        with console.status("finding the base model (converted once, about half a minute)"):
-            base = find_base_model(DEFAULT_BASE_MODEL)
-    else:
-        base = find_base_model(base_model)
+    with processes.one_a_machine_first():
+        if base_model is None:
+            with console.status("finding the base model (converted once, about half a minute)"):
+                base = find_base_model(DEFAULT_BASE_MODEL)
+        else:
+            base = find_base_model(base_model)
     manifest = run(dataset, base, settings, out, Progress(console, tracking))
+    if manifest is None:  # the first process tells
+        return
     if as_json:
         print(json.dumps({"bundle": manifest.bundle, "metrics": manifest.metrics}))
         return

@@ -2,6 +2,7 @@
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers.pytorch_utils import Conv1D
 
 from llmemb.base_model import BaseModel
@@ -22,8 +25,9 @@ from llmemb.encoder import (
     check_max_tokens,
     quiet_loading,
 )
-from llmemb.errors import ModelError
+from llmemb.errors import ModelError, SettingsError
 from llmemb.files import json_bytes
+from trainer import processes
 from trainer.presets import ScftSettings
 
 LAYERS = "num_hidden_layers"  # transformers' name for it
@@ -37,15 +41,17 @@ def model_with_lora(
 
     Raises:
         ModelError: the base model cannot be loaded or has no layers for LoRA.
+        SettingsError: 4 bits are asked for where there are none.
     """
     device = best_device()
-    transformer = load_transformer(
-        base,
-        encoder,
-        dtype=best_dtype(device),
+    arguments: dict[str, Any] = {
+        "dtype": best_dtype(device),
         # On a CPU the fused kernel's backward is slower than plain attention over short prompts.
-        attn_implementation="eager" if device.type == "cpu" else "sdpa",
-    )
+        "attn_implementation": "eager" if device.type == "cpu" else "sdpa",
+    }
+    if settings.qlora:
+        arguments |= _four_bits(settings, device)
+    transformer = load_transformer(base, encoder, **arguments)
     lora = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
@@ -54,6 +60,8 @@ def model_with_lora(
         base_model_name_or_path=base.name_or_path,
     )
     transformer.model = get_peft_model(transformer.model, lora)
+    if settings.shard and processes.count() > 1:
+        _shard(transformer.model.get_base_model(), device)
     return with_pooling(transformer, encoder, device)
 
 
@@ -104,10 +112,9 @@ def _lora_targets(model: nn.Module, top_layers: float, base: BaseModel) -> list[
 
     Below the lowest of them nothing needs a gradient, which saves that part of the backward pass.
     """
-    lists = [m for m in model.named_modules() if isinstance(m[1], nn.ModuleList)]
-    if not lists:
+    name, blocks = _blocks(model)
+    if not len(blocks):
         raise ModelError(f"base model {base.path} has no list of layers that LoRA could go into")
-    name, blocks = max(lists, key=lambda entry: sum(1 for _ in entry[1].modules()))
     first = len(blocks) - math.ceil(top_layers * len(blocks))
     targets = [
         f"{name}.{i}.{inner}"
@@ -118,6 +125,46 @@ def _lora_targets(model: nn.Module, top_layers: float, base: BaseModel) -> list[
     if not targets:
         raise ModelError(f"base model {base.path} has no linear layers that LoRA could go into")
     return targets
+
+
+def _blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Return the transformer's blocks and their name; none, where there is no list of layers."""
+    lists = [m for m in model.named_modules() if isinstance(m[1], nn.ModuleList)]
+    whole = [(sum(1 for _ in blocks.modules()), name, blocks) for name, blocks in lists]
+    _, name, blocks = max(whole, key=lambda entry: entry[0], default=(0, "", nn.ModuleList()))
+    return name, blocks
+
+
+def _four_bits(settings: ScftSettings, device: torch.device) -> dict[str, Any]:
+    """Return how the LLM is loaded in 4 bits (QLoRA, arXiv 2305.14314)."""
+    if settings.shard:
+        raise SettingsError("scft.qlora and scft.shard do not go together: choose one")
+    if device.type != "cuda":
+        raise SettingsError("scft.qlora=true needs a CUDA GPU; leave it out")
+    if find_spec("bitsandbytes") is None:
+        raise SettingsError("scft.qlora=true needs a library: pip install 'llmemb[qlora]'")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=best_dtype(device),
+    )
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+
+
+def _shard(model: nn.Module, device: torch.device) -> None:
+    """Split the frozen weights over the ranks, to be put together block by block when they are used.
+
+    What is trained stays whole on each rank: checkpoints and gradients are as without.
+    """
+    trained: set[nn.Parameter] = {one for one in model.parameters() if one.requires_grad}
+    for parameter in trained:
+        parameter.data = parameter.data.to(device)
+    mesh = init_device_mesh(device.type, (processes.count(),))
+    for module in (*_blocks(model)[1], model):
+        fully_shard(module, mesh=mesh, ignored_params=trained)
 
 
 def write_encoder(folder: Path, model: SentenceTransformer) -> None:

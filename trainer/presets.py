@@ -48,7 +48,14 @@ class ScftSettings(Section):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     top_layers: float = Field(default=1.0, gt=0, le=1)  # share of the LLM's layers, from the top
     gradient_checkpointing: bool = False  # less memory, about a third slower
+    # Items whose activations a process keeps at a time, computed twice; None: its whole batch's.
+    gradient_cache: int | None = Field(default=None, ge=1)
+    shard: bool = False  # the frozen LLM is split over the processes (FSDP), not held by each
+    qlora: bool = False  # the frozen LLM is held in 4 bits (bitsandbytes; a CUDA GPU)
     checkpoint_steps: int = Field(default=50, ge=1)  # steps between resumable checkpoints
+
+
+PLACEMENT = ("gradient_cache", "shard")  # of ``ScftSettings``: they change no result
 
 
 class ProjectionSettings(Section):

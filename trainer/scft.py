@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ from transformers import PrinterCallback, TrainerCallback
 from llmemb.base_model import BaseModel
 from llmemb.catalogue import Attributes
 from llmemb.encoder import EncoderSettings, best_device, best_dtype
-from llmemb.errors import DataError
+from llmemb.errors import DataError, SettingsError
 from llmemb.interactions import Sequences
 from llmemb.prompt import PromptTemplate
+from trainer import processes
 from trainer.cooccurrence import neighbours
 from trainer.lora import model_with_lora, write_encoder
 from trainer.presets import ScftSettings
@@ -59,6 +61,9 @@ def train_scft(
 ) -> None:
     """Fine-tune and write ``folder/encoder``, a sentence-transformers folder without base weights.
 
+    Of several processes (``trainer.processes``) each takes its share of every batch; the first writes. A run
+    may be resumed by another number of them: a checkpoint, a batch and its views know none of it.
+
     Args:
         items: attributes of the training items.
         template: how they become text.
@@ -75,21 +80,30 @@ def train_scft(
     Raises:
         ModelError: the base model cannot be loaded or has no layers for LoRA.
         DataError: there are not two items.
+        SettingsError: a batch cannot be shared equally, or 4 bits are asked for where there are none.
     """
     if len(items) < 2:
         raise DataError("SCFT needs two items with training interactions to tell apart")
     torch.manual_seed(seed)
-    model = model_with_lora(base, encoder, settings)
     if not settings.epochs:  # LoRA starts as no change at all
-        write_encoder(folder / "encoder", model)
+        if processes.first():
+            whole = settings.model_copy(update={"shard": False, "qlora": False})
+            write_encoder(folder / "encoder", model_with_lora(base, encoder, whole))
         return
     order = visits(len(items), settings.epochs, seed)
     batch_size = min(settings.batch_size, len(items), len(order["item"]))
+    if batch_size % processes.count():
+        raise SettingsError(
+            f"a batch of {batch_size} items cannot be shared equally by {processes.count()} processes; "
+            f"set scft.batch_size={batch_size // processes.count() * processes.count()}"
+        )
+    model = model_with_lora(base, encoder, settings)
     steps = max(1, len(order["item"]) // (batch_size * settings.accumulation))
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder / "checkpoints"),
         max_steps=steps,
-        per_device_train_batch_size=batch_size,
+        per_device_train_batch_size=batch_size,  # of all processes together
+        accelerator_config={"split_batches": True},
         gradient_accumulation_steps=settings.accumulation,
         activation_checkpointing=settings.gradient_checkpointing,
         learning_rate=settings.learning_rate,
@@ -108,11 +122,13 @@ def train_scft(
         report_to="none",  # ``report`` is told, and tells whoever tracks
         seed=seed,
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # a process has one; more take more processes
     near, groups = neighbours(sequences, len(items)), reading_groups(items, template)
     views = (items, template, model[0].tokenizer, encoder, settings, seed)
+    cache = settings.gradient_cache
     loss: ViewsLoss | CatalogueLoss
     if settings.loss == "catalogue" and untuned is not None:
-        loss = CatalogueLoss(model, CatalogueContrast(untuned, near, groups, settings))
+        loss = CatalogueLoss(model, CatalogueContrast(untuned, near, groups, settings), cache)
         collator = ViewsCollator(*views)
     else:
         loss = ViewsLoss(model, settings)
@@ -123,10 +139,13 @@ def train_scft(
         train_dataset=Dataset.from_dict(order),
         loss=loss,
         data_collator=collator,
-        callbacks=[_Reporting(report, batch_size * settings.accumulation)],
+        callbacks=[_Reporting(report, batch_size * settings.accumulation), _Seeding(seed)],
     )
     trainer.remove_callback(PrinterCallback)  # ``report`` says it better
+    processes.begin_alike(trainer.trained())
     trainer.train(resume_from_checkpoint=_last_complete(folder / "checkpoints"))
+    if not processes.first():
+        return
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
     lines = [json.dumps({"step": entry["step"], "loss": entry["loss"]}) for entry in losses]
     (folder / LOSSES).write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -145,7 +164,28 @@ def _last_complete(folder: Path) -> str | None:
 
 
 class _Trainer(SentenceTransformerTrainer):
-    """Checkpoints the LoRA and what the loss learns in full precision, nothing else of the model."""
+    """Checkpoints the LoRA and what the loss learns in full precision, nothing else of the model.
+
+    They are all that ranks have to agree on. The library would wrap the model alone (DDP), to which a
+    loss with parameters, a sharded LLM and activations that are computed twice are each a special case.
+    """
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Keep the library from wrapping the model; gradients are averaged in ``training_step``."""
+        super().create_accelerator_and_postprocess()
+        prepare = self.accelerator.prepare_model
+        self.accelerator.prepare_model = partial(prepare, evaluation_mode=True)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the loss; after the last batch of an optimiser step all ranks have its gradients."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        if self.accelerator.sync_gradients:
+            processes.average_gradients(self.trained())
+        return loss
+
+    def trained(self) -> list[Tensor]:
+        """Return the LoRA's parameters and the loss's."""
+        return [parameter for parameter in self.loss.parameters() if parameter.requires_grad]
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Collect nothing for a model card: the bundle has its own."""
@@ -187,4 +227,18 @@ class _Reporting(TrainerCallback):
             self.report(Step(state.global_step, state.max_steps, logs["loss"], rate))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        processes.wait()  # each writes the state of its random numbers
+        if processes.first():
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+class _Seeding(TrainerCallback):
+    """Gives each rank's dropout a seed of its own at each step, so that no state has to be resumed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if processes.count() > 1:
+            seeds = np.random.SeedSequence((self.seed, state.global_step, processes.rank()))
+            torch.manual_seed(int(seeds.generate_state(1)[0]))

@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from llmemb.forward import length_batches
 from llmemb.interactions import Sequences
 from llmemb.projection import fit_projection
+from trainer import processes
 from trainer.contrast import MAX_SCALE, contrastive_loss
 from trainer.presets import ScftSettings
 
@@ -20,17 +22,21 @@ WHITENED = 512  # directions of the LLM's vectors that the catalogue loss looks 
 
 
 class ViewsLoss(nn.Module):
-    """The contrastive loss over two batches of views; its temperature is trained with the LoRA."""
+    """The contrastive loss over two batches of views; its temperature is trained with the LoRA.
+
+    All ranks' views are one batch: each rank computes the whole loss, of which its views are a part.
+    """
 
     def __init__(self, model: SentenceTransformer, settings: ScftSettings) -> None:
         super().__init__()
         self.model = model
+        self.cache = settings.gradient_cache
         self.contrast = contrastive_loss(settings.loss, settings.temperature, learnable=True)
 
     def forward(self, views: list[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """Return the loss; ``labels`` are as ``PairsCollator`` gives them."""
-        x, y = (embed(self.model, view) for view in views)
-        item, partner, left, right = labels.unbind(1)
+        x, y = (processes.gathered(embed(self.model, view, self.cache)) for view in views)
+        item, partner, left, right = processes.gathered(labels).unbind(1)
         same = (
             (item[:, None] == item)
             | (item[:, None] == partner)
@@ -44,14 +50,17 @@ class ViewsLoss(nn.Module):
 class CatalogueLoss(nn.Module):
     """The catalogue contrast over a batch of single views; its vectors are trained with the LoRA."""
 
-    def __init__(self, model: SentenceTransformer, contrast: "CatalogueContrast") -> None:
+    def __init__(
+        self, model: SentenceTransformer, contrast: "CatalogueContrast", cache: int | None
+    ) -> None:
         super().__init__()
         self.model = model
+        self.cache = cache
         self.contrast = contrast
 
     def forward(self, views: list[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """Return the loss; ``labels`` are the items' numbers, int64 ``[batch]``."""
-        loss: Tensor = self.contrast(embed(self.model, views[0]), labels)
+        loss: Tensor = self.contrast(embed(self.model, views[0], self.cache), labels)
         return loss
 
 
@@ -130,15 +139,29 @@ class CatalogueContrast(nn.Module):
         return targets.to(items.device)
 
 
-def embed(model: SentenceTransformer, view: dict[str, Tensor]) -> Tensor:
-    """Return the vectors of a batch of views, float32 ``[batch, llm]``, in chunks of like length."""
+def embed(model: SentenceTransformer, view: dict[str, Tensor], cache: int | None) -> Tensor:
+    """Return the vectors of a batch of views, float32 ``[batch, llm]``, in chunks of like length.
+
+    With ``cache``, a chunk is so many views, and only its vectors are kept: its activations are computed
+    again when gradients come back to it, chunk after chunk (GradCache, arXiv 2101.06983).
+    """
     lengths = view["attention_mask"].sum(1).tolist()
     on_cpu = view["input_ids"].device.type == "cpu"
-    chunks = length_batches(lengths, CHUNK_TOKENS if on_cpu else sum(lengths) * len(lengths))
+    if cache:
+        longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        chunks = [longest_first[i : i + cache] for i in range(0, len(lengths), cache)]
+    elif on_cpu and processes.count() == 1:
+        chunks = length_batches(lengths, CHUNK_TOKENS)
+    else:  # as many on every rank: a sharded LLM is put together for each
+        chunks = [sorted(range(len(lengths)), key=lambda i: -lengths[i])]
+
+    def vectors_of(chunk: list[int]) -> Tensor:
+        tokens = {name: tensor[chunk, : lengths[chunk[0]]] for name, tensor in view.items()}
+        vectors: Tensor = model(tokens)["sentence_embedding"].float()
+        return vectors
+
     vectors = [
-        model({name: tensor[chunk, : lengths[chunk[0]]] for name, tensor in view.items()})[
-            "sentence_embedding"
-        ].float()
+        checkpoint(vectors_of, chunk, use_reentrant=False) if cache else vectors_of(chunk)
         for chunk in chunks
     ]
     order = torch.tensor([i for chunk in chunks for i in chunk], device=vectors[0].device)

@@ -35,13 +35,14 @@ from llmemb.files import (
 )
 from llmemb.projection import Projection, fit_projection
 from llmemb.prompt import PromptTemplate, excluded_by_default, sampled, shared_first
+from trainer import processes
 from trainer.card import model_card
 from trainer.dataset import Dataset
 from trainer.evaluate import evaluation_report, popularity_scorer, ranks
 from trainer.fit import CHECKPOINT, Recommender, read_history
 from trainer.item_tables import AdaptedTable, IdTable
 from trainer.places import catalogue_places
-from trainer.presets import Preset
+from trainer.presets import PLACEMENT, Preset
 from trainer.progress import Progress
 from trainer.rat import adapted_model, collaborative_model, train_collaborative, train_rat
 from trainer.stages import only_run, run_stage, working_folder
@@ -56,12 +57,15 @@ REPORT = "report.html"
 
 def train(
     data: Dataset, base: BaseModel, preset: Preset, out: Path, progress: Progress
-) -> Manifest:
+) -> Manifest | None:
     """Run every stage that is not done yet, write the bundle and a report of it; return its manifest.
 
     The working folder ``<out>.work`` lies beside the bundle and holds ``report.html``. Killed at any
     point and started again with the same arguments, a run ends with the same bundle as an
     undisturbed one.
+
+    Several processes (``trainer.processes``) fine-tune the LLM and embed the catalogue together. Then the
+    first goes on; for the others this ends with no manifest.
 
     Raises:
         LLMEmbError: the base model cannot be used, ``out`` holds something else than a bundle, or
@@ -72,8 +76,12 @@ def train(
     work = working_folder(out)
     torch.use_deterministic_algorithms(True, warn_only=True)
     with only_run(work):
+        run = Run(data, base, preset, work, progress)
+        _ = run.vectors
+        if not processes.go_on_alone():
+            return None
         sweep_leftovers(out)
-        manifest = Run(data, base, preset, work, progress).bundle(out)
+        manifest = run.bundle(out)
         write_training_report(read_bundle(out), work / REPORT)
         return manifest
 
@@ -140,7 +148,8 @@ class Run:
             "encoder": self.preset.encoder.model_dump(mode="json"),
         }
         if self.preset.scft.epochs:
-            inputs["scft"] = self.preset.scft.model_dump(mode="json")
+            # What only decides where the work is done may change when a run is resumed.
+            inputs["scft"] = self.preset.scft.model_dump(mode="json", exclude=set(PLACEMENT))
             inputs["seed"] = self.preset.scft_seed
         return run_stage(self.work, "scft", inputs, produce)
 
@@ -169,8 +178,9 @@ class Run:
                     folder,
                     advance,
                 )
-            with replacing_file(folder / VECTORS) as aside:
-                save_arrays({"vectors": vectors}, aside)
+            if processes.first():
+                with replacing_file(folder / VECTORS) as aside:
+                    save_arrays({"vectors": vectors}, aside)
 
         return run_stage(self.work, "vectors", {"scft": key}, produce)
 

@@ -1,5 +1,6 @@
 """What SCFT reads: random views of items, drawn afresh at each visit."""
 
+import hashlib
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,8 +70,8 @@ class PairsCollator(ViewsCollator):
             ]
             for side in (0, 1)
         ]
-        said = ["; ".join(sorted(view)) for view in (*anchors, *positives)]
-        said_numbers = np.unique(said, return_inverse=True)[1].reshape(2, -1).T
+        said = [_number("; ".join(sorted(view))) for view in (*anchors, *positives)]
+        said_numbers = np.array(said).reshape(2, -1).T
         label = torch.from_numpy(np.hstack([self.groups[items], said_numbers]))
         views = self.tokens("anchor", anchors) | self.tokens("positive", positives)
         return views | {"label": label}
@@ -83,6 +84,11 @@ class PairsCollator(ViewsCollator):
         if not len(near) or rng.random() >= self.settings.cooccurrence:
             return item
         return int(rng.choice(near))
+
+
+def _number(text: str) -> int:
+    """Return the same number, of 64 bits, for the same text in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
 
 
 def reading_groups(items: list[Attributes], template: PromptTemplate) -> NDArray[np.int64]:
