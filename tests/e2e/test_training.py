@@ -100,6 +100,32 @@ def test_killed_in_any_stage_it_ends_with_the_same_bundle(
     assert bundle_id(out) == bundle_id(bundle)
 
 
+def test_one_of_two_processes_is_killed_and_two_go_on(
+    shop: Path, base: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "llmemb.cli"]
+    train = ["train", shop, "--out", out, "--base-model", base, *FAST]
+    command = [sys.executable, "-m", *launch, *map(str, train)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stderr is not None
+        for line in launcher.stderr:
+            if line.startswith("scft: step"):
+                children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text()
+                os.kill(int(children.split()[-1]), signal.SIGKILL)
+                break
+        launcher.stderr.read()
+    assert launcher.returncode
+    assert not out.exists()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for stage in ("scft", "vectors", "rat"):
+        assert done.stderr.count(f"{stage}: done") == 1
+    assert done.stdout.count("written to") == 1
+    found, expected = (torch.from_numpy(read_bundle(b).llm_vectors).float() for b in (out, bundle))
+    assert torch.cosine_similarity(found, expected).min() > 0.9999
+
+
 def test_a_report_stands_by_itself(bundle: Path) -> None:
     work = bundle.with_name("bundle.work")
     page = (work / "report.html").read_text(encoding="utf-8")

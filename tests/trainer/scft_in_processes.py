@@ -1,6 +1,7 @@
-"""What ranks do in ``test_ranks.py``: SCFT of the same tiny LLM as in one process, in each way."""
+"""What the processes of ``test_processes.py`` do: SCFT of the tiny LLM, in each way."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 

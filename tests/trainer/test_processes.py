@@ -13,9 +13,6 @@ from tiny import make_tiny_llm
 
 from llmemb.base_model import find_base_model
 from llmemb.encoder import EncoderSettings, load_encoder
-from llmemb.errors import SettingsError
-from trainer import processes
-from trainer.presets import ScftSettings
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
