@@ -41,8 +41,9 @@ def model_with_lora(
 
     Raises:
         ModelError: the base model cannot be loaded or has no layers for LoRA.
-        SettingsError: 4 bits are asked for where there are none.
+        SettingsError: see :func:`check_four_bits`.
     """
+    check_four_bits(settings)
     device = best_device()
     arguments: dict[str, Any] = {
         "dtype": best_dtype(device),
@@ -50,7 +51,7 @@ def model_with_lora(
         "attn_implementation": "eager" if device.type == "cpu" else "sdpa",
     }
     if settings.qlora:
-        arguments |= _four_bits(settings, device)
+        arguments |= _four_bits(device)
     transformer = load_transformer(base, encoder, **arguments)
     lora = LoraConfig(
         r=settings.lora_rank,
@@ -135,14 +136,24 @@ def _blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return name, blocks
 
 
-def _four_bits(settings: ScftSettings, device: torch.device) -> dict[str, Any]:
-    """Return how the LLM is loaded in 4 bits (QLoRA, arXiv 2305.14314)."""
+def check_four_bits(settings: ScftSettings) -> None:
+    """Check that the LLM can be held in 4 bits, if that is asked for.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    if not settings.qlora:
+        return
     if settings.shard:
         raise SettingsError("scft.qlora and scft.shard do not go together: choose one")
-    if device.type != "cuda":
+    if best_device().type != "cuda":
         raise SettingsError("scft.qlora=true needs a CUDA GPU; leave it out")
     if find_spec("bitsandbytes") is None:
         raise SettingsError("scft.qlora=true needs a library: pip install 'llmemb[qlora]'")
+
+
+def _four_bits(device: torch.device) -> dict[str, Any]:
+    """Return how the LLM is loaded in 4 bits (QLoRA, arXiv 2305.14314)."""
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(

@@ -19,7 +19,7 @@ from llmemb.errors import SettingsError
 
 # A rank that died is noticed by whoever started it; this is for one that waits for a slower one.
 PATIENCE = timedelta(hours=2)
-WRAPPERS = {"FSDP": "set scft.shard=true", "DEEPSPEED": "set scft.shard=true"}
+WRAPPERS = ("FSDP", "DEEPSPEED")  # of accelerate
 
 
 def start() -> None:
@@ -28,9 +28,11 @@ def start() -> None:
     Raises:
         SettingsError: the launcher was asked for a way of sharding that is not used here.
     """
-    for name, remedy in WRAPPERS.items():
+    for name in WRAPPERS:
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
-            raise SettingsError(f"the launcher's {name} is not used: leave it out and {remedy}")
+            raise SettingsError(
+                f"the launcher's {name} is not used: leave it out, set scft.shard=true"
+            )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState  # slow to import
 

@@ -95,7 +95,7 @@ def train_scft(
     if batch_size % processes.count():
         raise SettingsError(
             f"a batch of {batch_size} items cannot be shared equally by {processes.count()} processes; "
-            f"set scft.batch_size={batch_size // processes.count() * processes.count()}"
+            f"set scft.batch_size to a multiple of {processes.count()} below that, or start fewer"
         )
     model = model_with_lora(base, encoder, settings)
     steps = max(1, len(order["item"]) // (batch_size * settings.accumulation))

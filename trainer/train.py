@@ -123,8 +123,11 @@ class Run:
         """The fine-tuned encoder."""
 
         def produce(folder: Path) -> None:
-            from trainer.scft import train_scft  # slow to import, of no use once the stage is done
+            # Slow to import, of no use once the stage is done.
+            from trainer.lora import check_four_bits
+            from trainer.scft import train_scft
 
+            check_four_bits(self.preset.scft)
             catalogue = self.preset.scft.loss == "catalogue" and self.preset.scft.epochs > 0
             untuned = self.untuned().llm_vectors[self.seen] if catalogue else None
             with self.progress.steps("scft") as report:

@@ -123,7 +123,8 @@ def test_one_of_two_processes_is_killed_and_two_go_on(
         assert done.stderr.count(f"{stage}: done") == 1
     assert done.stdout.count("written to") == 1
     found, expected = (torch.from_numpy(read_bundle(b).llm_vectors).float() for b in (out, bundle))
-    assert torch.cosine_similarity(found, expected).min() > 0.9999
+    # Where the CPU has bfloat16 it is used; in float32 test_processes.py asks for more.
+    assert torch.cosine_similarity(found, expected).min() > 0.999
 
 
 def test_a_report_stands_by_itself(bundle: Path) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scft_in_processes
+import torch
 from scft_in_processes import DIES, FILMS, PLACED, TEMPLATE, WAYS, fine_tune
 from tiny import make_tiny_llm
 
 from llmemb.base_model import find_base_model
 from llmemb.encoder import EncoderSettings, load_encoder
+from llmemb.errors import SettingsError
+from trainer import processes
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -71,3 +74,26 @@ def test_dropout_is_resumed_to_the_same_weights(folder: Path) -> None:
         for name in ("dropout", "dropout again")
     )
     assert whole == again
+
+
+def test_a_batch_that_cannot_be_shared_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    with pytest.raises(SettingsError, match="batch of 8 items cannot be shared equally by 3"):
+        fine_tune(tmp_path, make_tiny_llm(tmp_path / "llm"))
+
+
+def test_four_bits_are_refused_where_there_is_no_gpu(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    for changes, reason in (({}, "needs a CUDA GPU"), ({"shard": True}, "do not go together")):
+        with pytest.raises(SettingsError, match=reason):
+            fine_tune(tmp_path, make_tiny_llm(tmp_path / "llm"), qlora=True, **changes)
+
+
+@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
+def test_a_launchers_own_sharding_is_refused(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
+    with pytest.raises(SettingsError, match=r"set scft\.shard=true"):
+        processes.start()
