@@ -22,7 +22,7 @@ from trainer.dataset import Dataset
 from trainer.evaluate import Scorer, evaluation_report, popularity_scorer, ranks
 from trainer.fit import Recommender, fit, read_history
 from trainer.item_tables import IdTable
-from trainer.presets import build_preset
+from trainer.presets import PLACEMENT, build_preset
 from trainer.progress import Progress
 from trainer.stages import stage_key
 from trainer.train import Run
@@ -202,7 +202,8 @@ def held_out(data: Dataset) -> Dataset:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return run.preset.model_dump(mode="json") | {"base": run.base.sha256}
+    settings = run.preset.model_dump(mode="json", exclude={"scft": set(PLACEMENT)})
+    return settings | {"base": run.base.sha256}
 
 
 def _llm_initialised(run: Run, folder: Path) -> Scorer:

@@ -33,7 +33,9 @@ NOT_RUN = {  # why, and how often
     "needs Docker": 4,
     "needs RecBole": 1,
     "needs VNNI": 1,
+    "needs a GPU": 1,
     "needs a collector": 1,
+    "needs several GPUs": 2,
     "needs the Hub": 1,
 }
 PROGRAMS = ("bash", "curl", "openssl")
