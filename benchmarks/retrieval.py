@@ -28,7 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from llmemb.bundle import Bundle, read_bundle
 from llmemb.metrics import ranking_metrics
-from service.index import ItemIndex
+from service.faiss_index import FaissIndex
 from service.telemetry import Metrics
 from service.user_vectors import UserVectors
 from trainer.dataset import Dataset, read_dataset
@@ -122,7 +122,7 @@ def backbone_ms(bundle: Bundle, data: Dataset) -> float:
 
 def index_ms(bundle: Bundle) -> float:
     """Return the median time of one search for ten items."""
-    index = ItemIndex(bundle.item_vectors)
+    index = FaissIndex(bundle.item_vectors)
     took = []
     for query in bundle.item_vectors[:1000]:
         began = time.perf_counter()

@@ -32,16 +32,16 @@ def resident() -> int:
 def llmemb(vectors: np.ndarray, users: np.ndarray, *, exact: bool = False) -> tuple[Search, Any]:
     """Rank as the service does: conditions, search, scores."""
     sys.path.insert(0, str(Path(__file__).parent.parent))
-    from service import index as service_index
+    from service import faiss_index
     from service.filters import Condition
     from service.live_items import LiveItems
     from service.ranking import Wanted, ranked
 
     if exact:
-        service_index.EXACT_ITEMS = len(vectors)
+        faiss_index.EXACT_ITEMS = len(vectors)
     before = resident()
     began = time.perf_counter()
-    index = service_index.ItemIndex(vectors, queries=users)
+    index = faiss_index.FaissIndex(vectors, queries=users)
     built = {
         "build_seconds": round(time.perf_counter() - began, 2),
         # It keeps the vectors that it was given.

@@ -41,6 +41,7 @@ GROUPS = {
         "precision",
         "batch_tokens",
         "batch_window_ms",
+        "index_uri",
         "index_storage",
         "freshness_days",
     ),

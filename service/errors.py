@@ -33,6 +33,10 @@ class UnavailableError(LLMEmbError):
         super().__init__(reason)
 
 
+class IndexAwayError(UnavailableError):
+    """What searches the items does not answer now."""
+
+
 class UnknownAttributeError(LLMEmbError):
     """No item of the catalogue has an attribute of this name."""
 

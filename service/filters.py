@@ -44,7 +44,7 @@ class Condition:
 
     def holds(self, value: Any) -> bool:
         """Return whether an attribute's value is as asked; None: the item lacks the attribute."""
-        found = set(_values(value))
+        found = set(keys_of(value))
         numbers = (one for one in found if isinstance(one, int | float))
         return (
             (self.any is None or not found.isdisjoint(map(_key, self.any)))
@@ -69,7 +69,7 @@ class Column:
         """Take the attribute's value in each row; None where an item lacks it."""
         rows: defaultdict[Any, list[int]] = defaultdict(list)
         for row, value in enumerate(values):
-            for key in set(_values(value)):
+            for key in set(keys_of(value)):
                 rows[key].append(row)
         self._size = len(values)
         self._rows = {key: np.array(found, dtype=np.int32) for key, found in rows.items()}
@@ -138,11 +138,11 @@ def names_of(attributes: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"{name}.{inner}" for inner in names_of(value))
 
 
-def _values(value: Any) -> Iterator[Any]:
+def keys_of(value: Any) -> Iterator[Any]:
     """Yield what an attribute's value can be asked for; objects cannot."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         for inner in value:
-            yield from _values(inner)
+            yield from keys_of(inner)
     elif value is not None and not isinstance(value, Mapping):
         yield _key(value)
 

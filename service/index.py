@@ -1,69 +1,91 @@
-"""Search over item vectors by inner product, and by cosine where the vectors have unit length.
+"""What searches the item vectors, whichever engine does: FAISS in this process, or Milvus outside of it.
 
-Few items are searched exactly. Many are put into inverted lists, in numbers of less precision, of which a
-search without a filter reads some; how many is measured when they are built. With a filter all are read.
-The best that are found are scored again by their vectors as they were given.
+To its callers an index is rows. An item that changes moves to a new row, and no row is used twice. The first
+rows are the engine's, which finds candidates among them. Those added since are few, and searched here in one
+matrix product: an item can be recommended on this replica as soon as it is put, whatever the engine does
+meanwhile. Now and then an index is built anew, off the path of requests, and hands all rows to its engine.
+
+An engine only proposes. Which rows may be answered is decided here, row by row, and scores are computed here
+from the vectors as they were given. An engine that is late, coarse or shared can therefore propose what has
+gone, or filter too little: it costs time, and no answer is wrong. A search blocks and runs in a thread; it
+ends in time, or raises :class:`~service.errors.IndexAwayError`.
 """
 
-import math
-import threading
-from collections.abc import Collection
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-EXACT_ITEMS = 50_000  # up to here exact search takes about a millisecond
-DEPTHS = (10, 30, 100, 300)  # how many items are wanted; for more all lists are read
-RECALL = 0.99  # the share of the best so many that a search must find on average
-SAMPLED = 256  # queries that recall is measured with
-TRAINED_ON = 40  # vectors a list, to place its centre
-GROWTH = 2.0  # lists are placed anew where there are so many times more, or fewer, items
-SPARE = 32  # items to score again, besides those wanted
-WIDE = 0.05  # a filter that keeps a larger share is applied after the search, a narrower one inside
-WIDE_TIMES = 1.5  # items found for a wide filter to choose from, besides what its share asks for
-GPU_LARGEST_K = 2048
+from service.filters import Condition
 
-Storage = Literal["float16", "int8"]
-_FAISS_NAME = {"float16": "SQfp16", "int8": "SQ8"}
+SPARE = 32  # items to score again, besides those wanted
 
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
 
-class ItemIndex:
-    """Finds the items whose vectors have the largest inner product with a query.
-
-    What was there at first is searched by FAISS, what was added since in one small matrix product. One
-    thread may add and remove while others search. A row is never used twice.
+@dataclass(frozen=True)
+class Among:
+    """The items that a search may answer, and how they can be told elsewhere.
 
     Attributes:
-        rows: how many there are, those removed included.
-        removed: how many were.
-        lists: inverted lists; 0: every search is exact.
-        probes: how many of them are read to find at most so many items, by that number.
-        recall: the share of the best items, as many, that is found then.
+        rows: bool ``[rows]``; rows after its end may not be answered.
+        conditions: what their attributes are; for engines that keep attributes themselves.
+        cold: whether they are those without a training interaction alone.
     """
 
-    def __init__(
-        self,
-        vectors: Vectors,
-        *,
-        queries: Vectors | None = None,
-        storage: Storage = "float16",
-        like: "ItemIndex | None" = None,
-    ) -> None:
+    rows: NDArray[np.bool_]
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+    cold: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an engine outside of this process keeps of items, besides their vectors.
+
+    Attributes:
+        keys: what each is known by there, int64 ``[items]``: the version of the catalogue that it came with;
+            below 0: it is the bundle's own. No other item, and no other state of it, ever has the same.
+        ids: of the items.
+        attributes: one mapping an item.
+        cold: which have no training interaction, bool ``[items]``.
+        gone: keys of what was replaced or removed, int64 ``[gone]``.
+    """
+
+    keys: Rows
+    ids: Sequence[str]
+    attributes: Sequence[Mapping[str, Any]]
+    cold: NDArray[np.bool_]
+    gone: Rows
+
+
+class ItemIndex(ABC):
+    """Finds the items whose vectors have the largest inner product with a query.
+
+    One thread may add and remove while others search.
+
+    Attributes:
+        engine: what searches the first rows.
+        rows: how many there are, those removed included.
+        removed: how many were.
+        lists: inverted lists that the engine shows; 0: it has none.
+        probes: how many of them are read to find at most so many items, by that number.
+        recall: the share of the best items, as many, that is found then.
+        settle_seconds: after so long each search finds what the engine was handed.
+    """
+
+    engine: ClassVar[Literal["faiss", "milvus"]]
+    settle_seconds: float = 0
+
+    def __init__(self, vectors: Vectors) -> None:
         """Take float32 ``[items, width]``; an item's row is its position in every answer.
 
         Args:
-            vectors: float32 ``[items, width]``; kept, not copied.
-            queries: float32 ``[queries, width]``, such as will come, to measure recall with; None: some of
-                the items.
-            storage: of the numbers in the lists.
-            like: an index of much the same items, whose lists can be used again.
+            vectors: kept, not copied.
         """
-        self._queries, self._storage = queries, storage
         self._vectors = vectors
         self._added = np.empty((0, vectors.shape[1]), dtype=np.float32)
         self._alive = np.ones(len(vectors), dtype=bool)
@@ -72,68 +94,35 @@ class ItemIndex:
         self.lists = 0
         self.probes: dict[int, int] = {}
         self.recall: dict[int, float] = {}
-        self._main: Any  # faiss has a type for each kind of index
-        self._whole: Any  # what is read to the end
-        self._empty: Any = None  # the lists, their centres placed
-        self._gpu: Any = None
-        if len(vectors) > EXACT_ITEMS:
-            self._build_lists(like)
-        else:
-            self._main = faiss.IndexFlatIP(vectors.shape[1])
-            self._main.add(vectors)
-            self._whole = self._main
 
-    def _build_lists(self, like: "ItemIndex | None") -> None:
-        vectors = self._vectors
-        self._trained_with = len(vectors)
-        if like and like.lists and 1 / GROWTH < len(vectors) / like._trained_with < GROWTH:
-            self._trained_with, self._empty = like._trained_with, like._empty
-        if self._empty is None:
-            lists = 2 ** round(math.log2(4 * math.sqrt(len(vectors))))
-            name = f"IVF{lists},{_FAISS_NAME[self._storage]}"
-            self._empty = faiss.index_factory(vectors.shape[1], name, faiss.METRIC_INNER_PRODUCT)
-            sample = np.random.default_rng(0).permutation(len(vectors))[: TRAINED_ON * lists]
-            self._empty.train(vectors[sample])
-        self._main = faiss.clone_index(self._empty)
-        self._main.add(vectors)
-        self.lists = self._main.nlist
-        # The same lists once more: threads share the work of reading all, and of a few they do not.
-        self._whole = faiss.clone_index(self._empty)
-        self._whole.replace_invlists(self._main.invlists, False)
-        self._whole.ntotal, self._whole.parallel_mode = self._main.ntotal, 1
-        if faiss.get_num_gpus():  # not yet run on one
-            self._gpu = faiss.index_cpu_to_all_gpus(self._main)
-            self._gpu_lock = threading.Lock()
-        self._choose_probes()
+    @abstractmethod
+    def rebuilt(self, rows: Rows, facts: Facts) -> Self:
+        """Return an index of some rows with nothing added and nothing removed; runs in any thread.
 
-    def _choose_probes(self) -> None:
-        """For each depth, read twice as many lists until recall is as wanted."""
-        queries = self._queries
-        if queries is None:
-            some = np.random.default_rng(1).permutation(len(self._vectors))[:SAMPLED]
-            queries = self._vectors[some]
-        _, best = faiss.knn(queries, self._vectors, DEPTHS[-1], faiss.METRIC_INNER_PRODUCT)
-        probes = 1
-        for depth in DEPTHS:
-            self.probes[depth] = probes  # what `search` goes by
-            while (recall := self._recall(queries, best[:, :depth])) < RECALL:
-                if probes >= self.lists:
-                    break
-                self.probes[depth] = probes = min(2 * probes, self.lists)
-            self.recall[depth] = recall
+        Args:
+            rows: which.
+            facts: of these rows.
 
-    def _recall(self, queries: Vectors, best: Rows) -> float:
-        hits = [
-            np.intersect1d(those, self.search(query, len(those))[0]).size
-            for query, those in zip(queries, best, strict=True)
-        ]
-        return sum(hits) / best.size
+        Raises:
+            IndexAwayError: the engine does not answer; this index stays as it is.
+        """
 
-    def rebuilt(self, rows: Rows) -> "ItemIndex":
-        """Return an index of some rows with nothing added and nothing removed; runs in any thread."""
-        return ItemIndex(
-            self.vectors(rows), queries=self._queries, storage=self._storage, like=self
-        )
+    @abstractmethod
+    def _candidates(
+        self, query: Vectors, k: int, wanted: NDArray[np.bool_], hidden: int, among: Among | None
+    ) -> Rows:
+        """Return enough of the first rows for the best to be among them, in any order, each once.
+
+        Args:
+            query: float32 ``[width]``.
+            k: how many are wanted.
+            wanted: which of the first rows may be answered.
+            hidden: how many of what is near may not.
+            among: what makes a row wanted; None: no filter does.
+
+        Raises:
+            IndexAwayError: the engine does not answer.
+        """
 
     @property
     def added(self) -> int:
@@ -189,7 +178,7 @@ class ItemIndex:
         query: Vectors,
         k: int,
         excluded: Collection[int] = (),
-        among: NDArray[np.bool_] | None = None,
+        among: Among | None = None,
     ) -> tuple[Rows, Vectors]:
         """Return the rows of the best items and their scores, best first.
 
@@ -197,70 +186,30 @@ class ItemIndex:
             query: float32 ``[width]``.
             k: how many are wanted.
             excluded: rows that may not be answered.
-            among: bool ``[rows]``, those that may, all of which are searched; rows after its end may not.
+            among: those that may; None: all others.
 
         Returns:
             int64 and float32 ``[found]``, exactly ``min(k, items that are there and may be answered)``.
+
+        Raises:
+            IndexAwayError: the engine does not answer.
         """
         wanted = self.present()
         if among is not None:
-            wanted[: len(among)] &= among[: len(wanted)]
-            wanted[len(among) :] = False
+            wanted[: len(among.rows)] &= among.rows[: len(wanted)]
+            wanted[len(among.rows) :] = False
         wanted[list(excluded)] = False
         first = len(self._vectors)
-        hidden, probes = len(excluded), self.lists
-        if among is None:  # excluded are what is near: they are to be found before the others
-            fitting = (self.probes[depth] for depth in self.probes if depth >= k + hidden)
-            probes = next(fitting, self.lists)
-        found = self._search_main(query, k, wanted[:first], hidden, probes)
+        found = self._candidates(query, k, wanted[:first], len(excluded), among)
         recent = np.flatnonzero(wanted[first:])
         scores = np.concatenate([self._vectors[found] @ query, self._added[recent] @ query])
         best = np.argsort(-scores, kind="stable")[:k]
         return np.concatenate([found, recent + first])[best], scores[best]
 
-    def _search_main(
-        self, query: Vectors, k: int, wanted: NDArray[np.bool_], hidden: int, probes: int
-    ) -> Rows:
-        """Return enough of the first rows for the best to be among them, in any order.
 
-        What is found first may hold rows that are not wanted. If enough others are among it, they are
-        the best; if not, rows are chosen inside the search, where that costs more than the products.
-        """
-        count = int(np.count_nonzero(wanted))
-        enough = min(k + SPARE, count)
-        if enough == 0:
-            return np.empty(0, dtype=np.int64)
-        share = count / len(wanted)
-        if share >= WIDE:
-            more = min(len(wanted), int(WIDE_TIMES * enough / share) + hidden)
-            rows = self._nearest(query, more, probes)
-            fitting = rows[(rows >= 0) & wanted[rows]]
-            if len(fitting) >= enough:
-                return fitting
-        bits = np.packbits(wanted, bitorder="little")
-        parameters = _parameters(self.lists)
-        parameters.sel = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-        _, found = self._whole.search(query[np.newaxis], enough, params=parameters)
-        return np.asarray(found[0])
-
-    def _nearest(self, query: Vectors, k: int, probes: int) -> Rows:
-        """Return the best of the first rows, removed ones too; -1 in places that none has."""
-        parameters = _parameters(probes)
-        if self._gpu and k <= GPU_LARGEST_K:
-            with self._gpu_lock:  # its resources are one thread's at a time
-                _, rows = self._gpu.search(query[np.newaxis], k, params=parameters)
-        else:
-            searched = self._main if probes < self.lists else self._whole
-            _, rows = searched.search(query[np.newaxis], k, params=parameters)
-        return np.asarray(rows[0])
-
-
-def _parameters(probes: int) -> faiss.SearchParameters:
-    if probes == 0:
-        return faiss.SearchParameters()
-    parameters = faiss.SearchParametersIVF()
-    parameters.nprobe = probes
-    return parameters
+def own_keys(items: int) -> Rows:
+    """Return the keys of a bundle's own items, int64 ``[items]``: -1 and down."""
+    return -1 - np.arange(items)
 
 
 def unit_length(vectors: Vectors) -> Vectors:

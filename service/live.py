@@ -19,7 +19,7 @@ from llmemb.bundle import Bundle
 from llmemb.catalogue import canonical
 from service.background import Background
 from service.embedder import Embedder, PreparedItem
-from service.errors import OverloadedError, UnavailableError
+from service.errors import IndexAwayError, OverloadedError, UnavailableError
 from service.live_items import LiveItems
 from service.records import (
     Change,
@@ -185,7 +185,8 @@ class LiveCatalogue:
         if record.attributes is None or vector is None:
             self.items.remove(item_id)
         else:
-            self.items.put(item_id, record.attributes, vector, record.updated)
+            facts = (record.attributes, vector, record.updated)
+            self.items.put(item_id, *facts, key=record.version)
         self._changed(item_id)
 
     def _revert(self, item_id: str) -> None:
@@ -196,7 +197,8 @@ class LiveCatalogue:
             self.items.remove(item_id)
         else:
             attributes = self._bundle.catalogue.attributes[position]
-            self.items.put(item_id, attributes, self._bundle.item_vectors[position])
+            vector = self._bundle.item_vectors[position]
+            self.items.put(item_id, attributes, vector, key=-1 - position)
         self._changed(item_id)
 
     def _changed(self, item_id: str) -> None:
@@ -209,11 +211,17 @@ class LiveCatalogue:
     async def _compact(self) -> None:
         """Build the indexes anew beside those at work, and put them in their place."""
         old = self.items
+        settle = old.index.settle_seconds
         try:
+            # Replicas come to this at the same change: the first finds most to do.
+            await asyncio.sleep(np.random.default_rng().uniform(0, settle))
             new = await asyncio.to_thread(old.compacted, np.flatnonzero(old.index.present()))
+            await asyncio.sleep(settle)
             for item_id in self._moved or ():
                 new.adopt(item_id, old)
             self.items = new
+        except IndexAwayError as error:
+            log.warning("the indexes are built anew later: %s", error)
         finally:
             self._moved = None
 

@@ -1,5 +1,6 @@
 """All items that can be recommended now: their attributes, and their vectors in two indexes."""
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -8,13 +9,12 @@ from itertools import islice
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from llmemb.bundle import Bundle
 from service.errors import UnknownAttributeError
 from service.filters import Column, Condition, names_of, value_of
-from service.index import SAMPLED, ItemIndex, Storage, unit_length
+from service.index import Among, Facts, ItemIndex, own_keys, unit_length
 from service.text_search import TextSearch, searched_text
 
 HEAD_SHARE = 0.2  # of the items of training
@@ -42,6 +42,7 @@ class LiveItems:
         *,
         trained: Mapping[str, int],
         updated: list[float] | None = None,
+        keys: NDArray[np.int64] | None = None,
     ) -> None:
         """Take the items in order.
 
@@ -54,11 +55,13 @@ class LiveItems:
                 there has none.
             updated: when each was put, in seconds since 1970; 0: it is the bundle's own, as all are
                 where this is not given.
+            keys: see :class:`~service.index.Facts`; None: all are the bundle's own.
         """
         self._ids = ids
         self._attributes = attributes
         self.trained = trained
         self._updated = updated or [0.0] * len(ids)
+        self._keys = array("q", own_keys(len(ids)) if keys is None else keys)
         self._popularity = [trained.get(item_id, 0) for item_id in ids]
         self._columns: dict[str, Column] = {}
         self._first = len(ids)
@@ -67,22 +70,8 @@ class LiveItems:
         self.similar = similar or index
 
     @classmethod
-    def of_bundle(cls, bundle: Bundle, storage: Storage) -> Self:
-        """Return the items of a bundle as it was trained; with many of them this takes a while.
-
-        Args:
-            bundle: which.
-            storage: see :class:`~service.index.ItemIndex`.
-        """
-        vectors = bundle.item_vectors
-        some = np.random.default_rng(0).permutation(len(vectors))[:SAMPLED]
-        with torch.inference_mode():  # users of one item: what searches of the index will be like
-            ones = torch.from_numpy(vectors[some, np.newaxis])
-            users = bundle.backbone.user_vectors(ones, torch.ones(len(some), dtype=torch.int64))
-        index = ItemIndex(vectors, queries=users.numpy(), storage=storage)
-        similar = None
-        if not bundle.manifest.srs.unit_items:
-            similar = ItemIndex(unit_length(vectors), storage=storage)
+    def of_bundle(cls, bundle: Bundle, index: ItemIndex, similar: ItemIndex | None) -> Self:
+        """Return the items of a bundle as it was trained, with their indexes."""
         popularity = zip(bundle.catalogue.ids, bundle.popularity.tolist(), strict=True)
         return cls(
             list(bundle.catalogue.ids),
@@ -107,6 +96,8 @@ class LiveItems:
         attributes: dict[str, Any],
         vector: NDArray[np.float32],
         updated: float = 0.0,
+        *,
+        key: int,
     ) -> None:
         """Add an item, or replace it.
 
@@ -115,11 +106,13 @@ class LiveItems:
             attributes: in canonical form.
             vector: float32 ``[width]``.
             updated: when it was put, in seconds since 1970; 0: it is the bundle's own.
+            key: see :class:`~service.index.Facts`.
         """
         self.remove(item_id)  # first: who searches meanwhile must not find both
         self._ids.append(item_id)
         self._attributes.append(attributes)
         self._updated.append(updated)
+        self._keys.append(key)
         self._popularity.append(self.trained.get(item_id, 0))
         if self.similar is not self.index:
             self.similar.add(unit_length(vector))
@@ -140,7 +133,8 @@ class LiveItems:
             self.remove(item_id)
         else:
             (vector,) = other.index.vectors([row])
-            self.put(item_id, other._attributes[row], vector, other._updated[row])
+            facts = (other._attributes[row], vector, other._updated[row])
+            self.put(item_id, *facts, key=other._keys[row])
 
     def id_at(self, row: int) -> str:
         """Return the id of the item that a row is, or was."""
@@ -193,6 +187,23 @@ class LiveItems:
             mask[self._first :] &= np.array(list(map(condition.holds, values)), dtype=bool)
         return mask
 
+    def among(self, conditions: Mapping[str, Condition], *, cold: bool = False) -> Among | None:
+        """Return the items that a search may answer; None: all.
+
+        Args:
+            conditions: see :meth:`matching`.
+            cold: only those without a training interaction.
+
+        Raises:
+            UnknownAttributeError: no item has one of these attributes.
+        """
+        if not conditions and not cold:
+            return None
+        rows = self.matching(conditions)
+        if cold:
+            rows &= self.cold(len(rows))
+        return Among(rows, conditions, cold)
+
     def page(self, after: str, count: int) -> list[str]:
         """Return the next ids after an id (which need not exist), in order of their code points."""
         recent = {one for one in self._ids[self._first :] if one > after and one in self.row_of}
@@ -217,14 +228,24 @@ class LiveItems:
         return [self._ids[row] for row in most_used]
 
     def compacted(self, rows: NDArray[np.int64]) -> "LiveItems":
-        """Return the items of some rows with nothing added and nothing removed; runs in any thread."""
+        """Return the items of some rows with nothing added and nothing removed; runs in any thread.
+
+        Raises:
+            IndexAwayError: the indexes' engine does not answer.
+        """
+        keys = np.array(self._keys, dtype=np.int64)
+        ids = [self._ids[row] for row in rows]
+        attributes = [self._attributes[row] for row in rows]
+        cold = self.popularity(rows) == 0
+        facts = Facts(keys[rows], ids, attributes, cold, gone=np.delete(keys, rows))
         items = LiveItems(
-            [self._ids[row] for row in rows],
-            [self._attributes[row] for row in rows],
-            self.index.rebuilt(rows),
-            None if self.similar is self.index else self.similar.rebuilt(rows),
+            ids,
+            attributes,
+            self.index.rebuilt(rows, facts),
+            None if self.similar is self.index else self.similar.rebuilt(rows, facts),
             trained=self.trained,
             updated=[self._updated[row] for row in rows],
+            keys=facts.keys,
         )
         for name in list(self._columns):
             items._column(name)  # so that nobody waits for it

@@ -71,14 +71,15 @@ def ranked(
 
     Raises:
         UnknownAttributeError: a condition names an attribute that no item has.
+        IndexAwayError: what searches does not answer.
     """
-    eligible = items.matching(wanted.conditions) if wanted.conditions else None
+    among = items.among(wanted.conditions)
     count = wanted.k
     if wanted.levers:
         count = CANDIDATES + CANDIDATES_TIMES * wanted.k
     hidden = {*excluded, *repeated}
-    rows, scores = items.index.search(user, count, hidden, eligible)
-    again = np.array([row for row in repeated if eligible is None or eligible[row]], dtype=np.int64)
+    rows, scores = items.index.search(user, count, hidden, among)
+    again = np.array([row for row in repeated if among is None or among.rows[row]], dtype=np.int64)
     rows = np.concatenate([rows, again])
     scores = np.concatenate([scores, items.index.vectors(again) @ user + repeat_bias])
     if wanted.levers:
@@ -89,9 +90,8 @@ def ranked(
         order = order[diverse(scores[order], vectors, wanted.k, wanted.diversity)]
     rows, scores = rows[order[: wanted.k]], scores[order[: wanted.k]]
     if wanted.min_cold:
-        among = items.index.present() if eligible is None else eligible
-        rows, scores = _with_cold(items, user, wanted, among, hidden, rows, scores)
-    passing = len(items) if eligible is None else int(np.count_nonzero(eligible))
+        rows, scores = _with_cold(items, user, wanted, hidden, rows, scores)
+    passing = len(items) if among is None else int(np.count_nonzero(among.rows))
     return list(zip(rows.tolist(), scores.tolist(), strict=True)), passing
 
 
@@ -135,7 +135,6 @@ def _with_cold(
     items: LiveItems,
     user: NDArray[np.float32],
     wanted: Wanted,
-    eligible: NDArray[np.bool_],
     hidden: Collection[int],
     rows: Rows,
     scores: Scores,
@@ -145,7 +144,7 @@ def _with_cold(
     lacking = min(wanted.min_cold, wanted.k) - int(np.count_nonzero(cold))
     if lacking <= 0:
         return rows, scores
-    among = eligible & items.cold(len(eligible))
+    among = items.among(wanted.conditions, cold=True)
     more, their = items.index.search(user, lacking, {*hidden, *rows.tolist()}, among)
     if wanted.levers:
         their = their + boosts(items, more, wanted)

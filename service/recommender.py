@@ -1,6 +1,6 @@
 """A sequence of items in, the next items out: item vectors, the backbone's user vector, the index.
 
-Without a usable item in the sequence the most popular items are the answer.
+Without a usable item in the sequence, or while the index is away, the most popular items are the answer.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from llmemb.bundle import Bundle
 from service.embedder import Embedder, PreparedItem
-from service.errors import InvalidFieldError
+from service.errors import IndexAwayError, InvalidFieldError
 from service.explain import drivers, strongest
 from service.live import LiveCatalogue
 from service.live_items import LiveItems
@@ -125,11 +125,7 @@ class Recommender:
         history = _History.of(sequence, items)
         excluded = items.rows(exclude)
         if not history.entries:
-            matching = await asyncio.to_thread(items.matching, wanted.conditions)
-            named = self._popular(items, wanted.k, matching, excluded)
-            eligible = int(np.count_nonzero(matching))
-            because: list[list[tuple[int, float]]] | None = [[] for _ in named] if explain else None
-            return Recommendation(named, "popular", history.unknown, eligible, because)
+            return await self._most_popular(items, wanted, excluded, history.unknown, explain)
         seen = {entry for entry in history.entries if isinstance(entry, int)}
         vectors = await self._vectors(items, history.entries)
         user = await self._users.of(vectors)
@@ -142,8 +138,12 @@ class Recommender:
             repeated=() if exclude_seen else seen - excluded,
             repeat_bias=self._repeat_bias,
         )
-        with self._took.time():
-            found, eligible = await asyncio.to_thread(rank)
+        try:
+            with self._took.time():
+                found, eligible = await asyncio.to_thread(rank)
+        except IndexAwayError:
+            hidden = excluded | seen if exclude_seen else excluded
+            return await self._most_popular(items, wanted, hidden, history.unknown, explain)
         because = None
         if explain:
             shown = items.index.vectors([row for row, _ in found])
@@ -185,14 +185,16 @@ class Recommender:
             vectors[~is_row] = await self._embedder.adapt(await self._embedder.embed(cold))
         return vectors
 
-    def _popular(
+    async def _most_popular(
         self,
         items: LiveItems,
-        k: int,
-        matching: NDArray[np.bool_],
+        wanted: Wanted,
         excluded: Collection[int],
-    ) -> list[tuple[str, float]]:
-        """Return the items used most in training, then those that came since."""
+        unknown: list[str],
+        explain: bool,
+    ) -> Recommendation:
+        """Recommend the items used most in training, then those that came since."""
+        matching = await asyncio.to_thread(items.matching, wanted.conditions)
         ids = chain(items.trained, (one for one in items.row_of if one not in items.trained))
         eligible = (
             one
@@ -202,4 +204,6 @@ class Recommender:
             and row < len(matching)
             and matching[row]
         )
-        return [(one, float(items.trained.get(one, 0))) for one in islice(eligible, k)]
+        named = [(one, float(items.trained.get(one, 0))) for one in islice(eligible, wanted.k)]
+        because: list[list[tuple[int, float]]] | None = [[] for _ in named] if explain else None
+        return Recommendation(named, "popular", unknown, int(np.count_nonzero(matching)), because)

@@ -12,6 +12,8 @@ from llmemb.bundle import Bundle
 from llmemb.errors import LLMEmbError
 from service.background import Background
 from service.errors import RefusedError
+from service.indexes import collection_of
+from service.milvus import PREFIX
 from service.serving import Machine, Serving, open_serving
 from service.trial import Trial
 
@@ -64,6 +66,7 @@ class Served:
         """
         settings = self._machine.settings
         self._now = await _Opened.at(self._machine, settings.bundle)
+        await self._announce()
         if settings.trial is not None:
             self._beside = await _Opened.at(self._machine, self._path(settings.trial))
             serving = self._beside.serving
@@ -115,9 +118,10 @@ class Served:
             if dropped:
                 self._closing.start(self._close_later(dropped))
             log.warning("bundle %s is served now", new.serving.bundle.manifest.bundle)
+            await self._announce()
             return time.monotonic() - began
 
-    def roll_back(self) -> None:
+    async def roll_back(self) -> None:
         """Put the bundle before to work again; the one at work is kept in its place.
 
         Raises:
@@ -129,6 +133,13 @@ class Served:
             raise RefusedError("there is no bundle to go back to")
         self._now, self._before = self._before, self._now
         log.warning("bundle %s is served again", self._now.serving.bundle.manifest.bundle)
+        await self._announce()
+
+    async def _announce(self) -> None:
+        """Let the alias in Milvus name the items of the bundle at work."""
+        if self._machine.milvus and self._now:
+            collection = collection_of(self._now.serving.bundle)
+            await asyncio.to_thread(self._machine.milvus.point, PREFIX, collection)
 
     async def _close_later(self, dropped: _Opened) -> None:
         """Close a bundle once the requests that met it must have been answered."""

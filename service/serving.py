@@ -19,9 +19,11 @@ from service.cache import VectorCache
 from service.embedder import Embedder
 from service.engine import Engine
 from service.index import unit_length
+from service.indexes import open_indexes
 from service.live import LiveCatalogue
 from service.live_items import LiveItems
 from service.llm_vector import LLMVector
+from service.milvus import Milvus
 from service.ranking import Wanted
 from service.recommender import Recommender
 from service.records import Records
@@ -50,6 +52,7 @@ class Machine:
         store: Redis as a cache, which gives up soon.
         records: Redis as the keeper of the catalogue, with more patience.
         watchdog: tells whether one of the threads hangs.
+        milvus: what searches items; None: FAISS does.
     """
 
     settings: Settings
@@ -60,6 +63,7 @@ class Machine:
     records: Store
     metrics: Metrics
     watchdog: Watchdog
+    milvus: Milvus | None
 
 
 @contextlib.asynccontextmanager
@@ -83,7 +87,10 @@ async def open_machine(settings: Settings, metrics: Metrics) -> AsyncIterator[Ma
         await stack.enter_async_context(Replicas(store, metrics))
         watched = {"model": worker, "tokenizer": tokenizer, "backbone": backbone}
         watchdog = await stack.enter_async_context(Watchdog(watched, settings.hung_seconds))
-        yield Machine(settings, worker, tokenizer, backbone, store, records, metrics, watchdog)
+        uri = settings.index_uri
+        milvus = None if uri is None else Milvus(uri.get_secret_value())
+        threads_of = (worker, tokenizer, backbone)
+        yield Machine(settings, *threads_of, store, records, metrics, watchdog, milvus)
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ async def open_serving(machine: Machine, path: Path) -> AsyncIterator[Serving]:
     """
     settings = machine.settings
     async with contextlib.AsyncExitStack() as stack:
-        bundle, encoder, items = await asyncio.to_thread(_load, settings, path)
+        bundle, encoder, items = await asyncio.to_thread(_load, machine, path)
         cache = VectorCache(
             machine.store,
             fingerprint=_fingerprint(bundle, settings),
@@ -180,10 +187,12 @@ def _set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _load(settings: Settings, path: Path) -> tuple[Bundle, Encoder, LiveItems]:
+def _load(machine: Machine, path: Path) -> tuple[Bundle, Encoder, LiveItems]:
+    settings = machine.settings
     bundle = read_bundle(path, settings.bundle_key)
     encoder = bundle.load_encoder(settings.base_model, settings.precision)
-    return bundle, encoder, LiveItems.of_bundle(bundle, settings.index_storage)
+    index, similar = open_indexes(bundle, settings.index_storage, machine.milvus)
+    return bundle, encoder, LiveItems.of_bundle(bundle, index, similar)
 
 
 def _fingerprint(bundle: Bundle, settings: Settings) -> str:

@@ -190,6 +190,11 @@ class Settings(BaseSettings):
         description="`int8`: faster on CPUs with VNNI; refused where vectors would differ by more than "
         "a cosine of .999.",
     )
+    index_uri: SecretStr | None = Field(
+        default=None,
+        description="A Milvus (http://user:password@host:19530/database, a database for each catalogue), "
+        "or a file of Milvus Lite that ends in `.db`, to search the items; default: FAISS, in the process.",
+    )
     index_storage: Literal["float16", "int8"] = Field(
         default="float16",
         description="How more than 50,000 items are held for the search; the best that it finds are "

@@ -52,5 +52,5 @@ async def rollback(http: Request) -> BundleChange:
     """Put the bundle to work that was before the last reload; it has followed the catalogue since."""
     before = serving_of(http).bundle.manifest.bundle
     served: Served = http.app.state.served
-    served.roll_back()
+    await served.roll_back()
     return BundleChange(bundle=serving_of(http).bundle.manifest.bundle, before=before, seconds=0.0)

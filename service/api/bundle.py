@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
@@ -35,8 +35,11 @@ class Hardware(BaseModel):
 class Index(BaseModel):
     """How items are searched where there is no filter; what a filter leaves is searched whole."""
 
+    engine: Literal["faiss", "milvus"] = Field(
+        description="What searches: FAISS is in this process."
+    )
     items: int
-    lists: int = Field(description="Inverted lists; 0: every search is exact.")
+    lists: int = Field(description="Inverted lists of FAISS; 0: its every search is exact.")
     probes: dict[int, int] = Field(
         description="How many of the lists are read for at most so many items.",
         examples=[{10: 16, 30: 16, 100: 32, 300: 64}],
@@ -69,6 +72,7 @@ async def bundle(http: Request) -> BundleAnswer:
             threads=serving.threads,
         ),
         index=Index(
+            engine=items.index.engine,
             items=len(items),
             lists=items.index.lists,
             probes=items.index.probes,

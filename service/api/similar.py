@@ -156,8 +156,7 @@ async def _similar(
     conditions: Mapping[str, Condition] | None = None,
 ) -> SimilarAnswer:
     def search() -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        among = items.matching(conditions) if conditions else None
-        return items.similar.search(unit_length(vector), k, excluded, among)
+        return items.similar.search(unit_length(vector), k, excluded, items.among(conditions or {}))
 
     with naming_filter("filter"):
         rows, scores = await asyncio.to_thread(search)

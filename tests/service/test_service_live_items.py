@@ -1,5 +1,7 @@
 """All items that are there now: whatever was put and removed, they are what a dictionary would hold."""
 
+from itertools import count
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 
 from service import live_items
 from service.errors import UnknownAttributeError
+from service.faiss_index import FaissIndex
 from service.filters import Condition
-from service.index import ItemIndex, unit_length
+from service.index import unit_length
 from service.live_items import LiveItems
 
 WIDTH = 4
@@ -38,18 +41,19 @@ def test_items_are_those_put_and_not_removed(
     items = LiveItems(
         list(expected),
         [{"seed": seed} for seed in expected.values()],
-        ItemIndex(vectors),
-        None if unit else ItemIndex(unit_length(vectors)),
+        FaissIndex(vectors),
+        None if unit else FaissIndex(unit_length(vectors)),
         trained={"item-0": 3},
     )
     query = vector(77_777, unit=True)
+    keys = count(1)
     for some in (before, after):
         for item_id, seed in some:
             if seed is None:
                 items.remove(item_id)
                 expected.pop(item_id, None)
             else:
-                items.put(item_id, {"seed": seed}, vector(seed, unit=unit))
+                items.put(item_id, {"seed": seed}, vector(seed, unit=unit), key=next(keys))
                 expected[item_id] = seed
         check(items, expected, query, unit)
         items = items.compacted(np.flatnonzero(items.index.present()))
@@ -85,21 +89,21 @@ def check(items: LiveItems, expected: dict[str, int], query: np.ndarray, unit: b
 
 
 def test_much_change_makes_them_stale_and_compaction_fresh() -> None:
-    items = LiveItems(["a"], [{}], ItemIndex(np.ones((1, WIDTH), np.float32)), trained={})
+    items = LiveItems(["a"], [{}], FaissIndex(np.ones((1, WIDTH), np.float32)), trained={})
     for i in range(live_items.RECENT + 1):
         assert not items.stale
-        items.put(f"b{i}", {}, vector(i, unit=False))
+        items.put(f"b{i}", {}, vector(i, unit=False), key=i)
     assert items.stale
     assert not items.compacted(np.flatnonzero(items.index.present())).stale
 
 
 def test_attributes_that_no_item_has_are_not_remembered() -> None:
     one = np.ones((1, WIDTH), np.float32)
-    items = LiveItems(["a"], [{"size": {"width": 3}}], ItemIndex(one), trained={})
+    items = LiveItems(["a"], [{"size": {"width": 3}}], FaissIndex(one), trained={})
     assert items.matching({"size.width": Condition(any=[3])}).all()
     for i in range(100):
         with pytest.raises(UnknownAttributeError):
             items.matching({f"made-up-{i}": Condition(any=[3])})
     assert list(items._columns) == ["size.width"]
-    items.put("b", {"new": 1}, one[0])
+    items.put("b", {"new": 1}, one[0], key=1)
     assert items.matching({"new": Condition(any=[1])}).tolist() == [False, True]

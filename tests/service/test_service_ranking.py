@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.faiss_index import FaissIndex
 from service.filters import Condition
-from service.index import ItemIndex
 from service.live_items import LiveItems
 from service.ranking import DAY, Wanted, boosts, diverse, ranked
 
@@ -22,7 +22,7 @@ def live(seed: int, trained: dict[str, int]) -> LiveItems:
     return LiveItems(
         [f"item-{i}" for i in range(ITEMS)],
         [{"group": i % 3} for i in range(ITEMS)],
-        ItemIndex(vectors),
+        FaissIndex(vectors),
         trained=trained,
     )
 
