@@ -23,6 +23,7 @@ SEARCH_SECONDS = 1.0  # that a search may take
 WRITE_SECONDS = 30.0  # that any other call may take
 AWAY_SECONDS = 1.0  # after a failure, until one caller tries again
 SETTLE_SECONDS = 5.0  # bounded staleness, as Milvus sets it: a search may be so far behind
+NOT_LOADED = 101  # Milvus's code of a collection that it holds and does not search
 MOST = 16_384  # items that Milvus answers one search with
 PREFIX = "llmemb"
 GRAPH = {"M": 16, "efConstruction": 200}  # of HNSW
@@ -115,7 +116,7 @@ class Milvus:
         try:
             self.run(point)
         except IndexAwayError as error:
-            log.warning("the alias %s does not name %s: %s", alias, collection, error.__cause__)
+            log.warning("the alias %s does not name %s: %s", alias, collection, _said(error))
 
     def _connected(self) -> Any:
         with self._lock:
@@ -125,7 +126,7 @@ class Milvus:
 
     def _lost(self, error: Exception) -> None:
         if not self._away_until:
-            log.warning("Milvus is away (%s); the most popular items are recommended", error)
+            log.warning("Milvus is away (%s); the most popular items are recommended", _said(error))
         self._away_until = time.monotonic() + AWAY_SECONDS
 
 
@@ -149,7 +150,7 @@ class MilvusCollection:
             milvus.run(lambda client: self._open(client, width))
         except IndexAwayError as error:
             raise LLMEmbError(
-                f"Milvus, which LLMEMB_INDEX_URI names, cannot be used: {error.__cause__ or error}"
+                f"Milvus, which LLMEMB_INDEX_URI names, cannot be used: {_said(error)}"
             ) from error
 
     def _open(self, client: Any, width: int) -> None:
@@ -185,7 +186,7 @@ class MilvusCollection:
         Raises:
             IndexAwayError: Milvus is away.
         """
-        found = self._milvus.run(
+        found = self._run(
             lambda client: client.query(
                 self._name,
                 filter="key < 0",
@@ -202,7 +203,7 @@ class MilvusCollection:
         Raises:
             IndexAwayError: Milvus is away.
         """
-        found = self._milvus.run(
+        found = self._run(
             lambda client: client.query(
                 self._name,
                 filter=f"key in {list(keys)}",
@@ -219,7 +220,7 @@ class MilvusCollection:
         Raises:
             IndexAwayError: Milvus is away.
         """
-        self._milvus.run(lambda client: client.upsert(self._name, rows, timeout=WRITE_SECONDS))
+        self._run(lambda client: client.upsert(self._name, rows, timeout=WRITE_SECONDS))
 
     def delete(self, keys: Sequence[int]) -> None:
         """Delete what is there of some keys.
@@ -227,9 +228,7 @@ class MilvusCollection:
         Raises:
             IndexAwayError: Milvus is away.
         """
-        self._milvus.run(
-            lambda client: client.delete(self._name, ids=list(keys), timeout=WRITE_SECONDS)
-        )
+        self._run(lambda client: client.delete(self._name, ids=list(keys), timeout=WRITE_SECONDS))
 
     def search(self, query: Vectors, limit: int, asked: str, passed: Collection[int]) -> Rows:
         """Return the keys of the nearest items, the nearest first, int64 ``[at most limit]``.
@@ -247,7 +246,7 @@ class MilvusCollection:
         if passed:
             parts.append(f"key not in {list(passed)}")
         effort = {"ef": max(EFFORT * limit, LEAST_EFFORT)}
-        found = self._milvus.run(
+        found = self._run(
             lambda client: client.search(
                 self._name,
                 [query],
@@ -260,3 +259,23 @@ class MilvusCollection:
             )
         )
         return np.array([hit["key"] for hit in found[0]], dtype=np.int64)
+
+    def _run(self, command: Callable[[Any], T]) -> T:
+        def run(client: Any) -> T:
+            try:
+                return command(client)
+            except Exception as error:
+                if getattr(error, "code", None) != NOT_LOADED:
+                    raise
+                # As after a restart of Milvus Lite, or when an operator released it.
+                client.load_collection(self._name, timeout=SEARCH_SECONDS)
+                return command(client)
+
+        return self._milvus.run(run)
+
+
+def _said(error: Exception) -> str:
+    """Return what Milvus, or the way to it, gave for a reason."""
+    error = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    details = getattr(error, "details", None)
+    return str(getattr(error, "message", "") or (details() if details else error))
