@@ -862,11 +862,17 @@ export interface components {
          * @description How items are searched where there is no filter; what a filter leaves is searched whole.
          */
         Index: {
+            /**
+             * Engine
+             * @description What searches: FAISS is in this process.
+             * @enum {string}
+             */
+            engine: "faiss" | "milvus";
             /** Items */
             items: number;
             /**
              * Lists
-             * @description Inverted lists; 0: every search is exact.
+             * @description Inverted lists of FAISS; 0: its every search is exact.
              */
             lists: number;
             /**
