@@ -81,7 +81,7 @@ def test_cold_items_get_their_places(
 
 def test_boosts_lift_the_rare_and_the_new() -> None:
     items = live(0, {"item-0": 100, "item-1": 1})
-    items.put("new", {}, np.ones(WIDTH, dtype=np.float32), updated=time.time() - 3 * DAY)
+    items.put("new", {}, np.ones(WIDTH, dtype=np.float32), updated=time.time() - 3 * DAY, key=1)
     rows = np.array([0, 1, 2, ITEMS])
     tail = boosts(items, rows, Wanted(1, tail_boost=2))
     assert tail == pytest.approx([2 / (1 + np.log(101)), 2 / (1 + np.log(2)), 2, 2])
