@@ -72,7 +72,7 @@ sbom: $(VENV)/.dev .venv-sbom/.done
 
 lock: $(VENV)/.dev
 	$(PIP) install uv
-	$(COMPILE) pyproject.toml --universal --upgrade $(addprefix --extra ,cpu gpu train scale signed traces mlflow wandb docs dev) -o requirements/lock.txt
+	$(COMPILE) pyproject.toml --universal --upgrade $(addprefix --extra ,cpu gpu train scale qlora signed traces mlflow wandb docs dev) -o requirements/lock.txt
 	$(MAKE) requirements/image-cpu.txt requirements/image-gpu.txt requirements/image-train.txt requirements/image-build.txt
 
 # What images install, with hashes. The two without a GPU take torch itself from PyTorch's own index.

@@ -31,6 +31,7 @@ NOT_RUN = {  # why, and how often
     "measures for hours": 2,
     "measures for minutes": 1,
     "needs Docker": 4,
+    "needs Milvus": 1,
     "needs RecBole": 1,
     "needs VNNI": 1,
     "needs a GPU": 1,
