@@ -44,7 +44,7 @@ def main() -> None:
             ("with keys", ["--header", header], {"LLMEMB_KEYS_FILE": str(keys)}),
         ):
             with llmemb(bundle, folder, **environment) as running:
-                found[service] = asked(running.url, arguments.examples, headers)
+                found[service] = asked(running.url, arguments.examples, headers, folder)
                 urllib.request.urlopen(f"{running.url}/health/ready").close()
     cases = sum(one["cases"] for one in found.values())
     failures = sum(one["failures"] for one in found.values())
@@ -62,12 +62,15 @@ def main() -> None:
     print(path)
 
 
-def asked(url: str, examples: int, headers: list[str]) -> dict[str, Any]:
-    """Let schemathesis ask a service; return what it counted."""
+def asked(url: str, examples: int, headers: list[str], folder: Path) -> dict[str, Any]:
+    """Let schemathesis ask a service, with its own files in a folder; return what it counted."""
     command = [str(Path(sys.executable).with_name("st")), "--config-file", str(CONFIG), "run"]
     options = ["--max-examples", str(examples), "--no-color", "--generation-database", "none"]
     done = subprocess.run(
-        [*command, f"{url}/openapi.json", *options, *headers], capture_output=True, text=True
+        [*command, f"{url}/openapi.json", *options, *headers],
+        capture_output=True,
+        text=True,
+        cwd=folder,
     )
     print(done.stdout[-3000:], done.stderr, sep="\n", file=sys.stderr)
     operations = re.search(r"Tested: +(\d+)", done.stdout)
