@@ -55,6 +55,7 @@ class Store:
         self._timeout = timeout
         self._revive = revive
         self._up = False
+        self._missed = False  # whether it was said that the server is away, and not yet that it is back
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._calls: set[asyncio.Task[object]] = set()
         self._prober: asyncio.Task[None] | None = None
@@ -67,8 +68,6 @@ class Store:
     async def open(self) -> None:
         """Try the server once and begin to probe it; a server that is away is no error."""
         await self._probe()
-        if not self._up:
-            log.warning("Redis is away; going on without it until it is back")
         self._prober = asyncio.create_task(self._probe_forever())
 
     async def close(self) -> None:
@@ -125,16 +124,17 @@ class Store:
             call.exception()  # its caller may be gone: an exception counts as seen
 
     def _lost(self, error: BaseException) -> None:
-        if self._up:
-            self._up = False
+        self._up = False
+        if not self._missed:
+            self._missed = True
             log.warning("Redis is away (%s); going on without it", type(error).__name__)
 
     async def _probe_forever(self) -> None:
         while True:
             await asyncio.sleep(PROBE_SECONDS)
-            was_up = self._up
             await self._probe()
-            if self._up and not was_up:
+            if self._up and self._missed:
+                self._missed = False
                 log.warning("Redis is back")
 
     async def _probe(self) -> None:

@@ -216,6 +216,25 @@ async def test_a_server_that_is_away_at_the_start_is_no_error(valkey: ValkeyServ
         await store.close()
 
 
+async def test_a_server_that_was_away_is_said_to_be_back_after_a_stall_too(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # All timers are late at once: a probe is under way when the command before it counts as lost.
+    monkeypatch.setattr("service.store.PROBE_SECONDS", 0.1)
+    store = Store(f"redis://127.0.0.1:{valkey.port}/0", timeout=0.3)
+    await store.open()
+    try:
+        slow = asyncio.create_task(store.run(lambda client: client.blpop("nothing", timeout=0)))
+        await asyncio.sleep(0.05)  # until it is sent
+        time.sleep(0.5)  # as what stalls the loop does
+        with pytest.raises(StoreAwayError):
+            await slow
+        await until(lambda: "Redis is back" in caplog.text)
+    finally:
+        await store.close()
+    assert "Redis is away (TimeoutError)" in caplog.text
+
+
 @pytest.mark.parametrize(
     "url", ["localhost:6379", "http://localhost", "redis://:hunter2@host:port/0"]
 )
