@@ -55,7 +55,9 @@ class Store:
         self._timeout = timeout
         self._revive = revive
         self._up = False
-        self._missed = False  # whether it was said that the server is away, and not yet that it is back
+        self._missed = (
+            False  # whether it was said that the server is away, and not yet that it is back
+        )
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._calls: set[asyncio.Task[object]] = set()
         self._prober: asyncio.Task[None] | None = None

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from llmemb.catalogue import check_id
 from llmemb.errors import ItemError
@@ -40,6 +41,15 @@ AnyId = Annotated[str, AfterValidator(_valid_unicode)]
 """An id to look up, of whatever form: one that no item can have is merely not known."""
 
 ItemId = Annotated[str, AfterValidator(_checked_id), Field(examples=["heat-1995"])]
+
+
+class _WholePath(PathConvertor):
+    """Matches the rest of a path with line breaks too: `x%0A` is another id than `x`, if one of no item."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("path", _WholePath())
 
 Attributes = Annotated[
     dict[str, Any],

@@ -226,7 +226,7 @@ async def test_a_server_that_was_away_is_said_to_be_back_after_a_stall_too(
     try:
         slow = asyncio.create_task(store.run(lambda client: client.blpop("nothing", timeout=0)))
         await asyncio.sleep(0.05)  # until it is sent
-        time.sleep(0.5)  # as what stalls the loop does
+        asyncio.get_running_loop().call_soon(time.sleep, 0.5)  # it stalls
         with pytest.raises(StoreAwayError):
             await slow
         await until(lambda: "Redis is back" in caplog.text)

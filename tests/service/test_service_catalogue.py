@@ -185,6 +185,13 @@ def test_an_id_that_cannot_be_one_is_refused(client: TestClient, item_id: str) -
     assert answer.json()["errors"][0]["field"] == "item_id"
 
 
+def test_an_id_with_a_line_break_is_not_the_one_without(client: TestClient) -> None:
+    assert client.delete(f"/items/{film_id(4)}%0A").status_code == 404
+    assert put(client, f"{film_id(4)}%0A", NEW).status_code == 422
+    assert client.get(f"/items/{film_id(4)}%0A/similar").status_code == 404
+    assert client.get(f"/items/{film_id(4)}").json()["attributes"] == film(4)
+
+
 def test_the_list_has_every_item_once_in_order(client: TestClient) -> None:
     put(client, "new", NEW)
     client.delete("/items/film-9")
