@@ -42,6 +42,7 @@ GROUPS = {
         "batch_tokens",
         "batch_window_ms",
         "index_uri",
+        "index_timeout_seconds",
         "index_storage",
         "freshness_days",
     ),

@@ -19,8 +19,7 @@ from service.errors import IndexAwayError
 from service.index import Rows, Vectors
 from service.milvus_filters import MAX_TERMS
 
-SEARCH_SECONDS = 1.0  # that a search may take
-WRITE_SECONDS = 30.0  # that any other call may take
+WRITE_SECONDS = 30.0  # that a call may take which no request waits for
 AWAY_SECONDS = 1.0  # after a failure, until one caller tries again
 SETTLE_SECONDS = 5.0  # bounded staleness, as Milvus sets it: a search may be so far behind
 NOT_LOADED = 101  # Milvus's code of a collection that it holds and does not search
@@ -38,14 +37,16 @@ class Milvus:
 
     Attributes:
         local: whether it is a file, which Milvus Lite searches in this process.
+        seconds: that a search may take.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, seconds: float) -> None:
         """Take where it is; nothing is sent yet.
 
         Args:
             uri: ``http://user:password@host:19530/database``, https too, or the path of a file that ends
                 in ``.db``.
+            seconds: that a search may take.
 
         Raises:
             SettingsError: it is neither, or pymilvus is not installed.
@@ -56,6 +57,7 @@ class Milvus:
             raise SettingsError(
                 "LLMEMB_INDEX_URI needs the extra `scale`: pip install 'llmemb[scale]'"
             ) from error
+        self.seconds = seconds
         self.local = "://" not in uri
         known = uri.endswith(".db") if self.local else uri.startswith(("http://", "https://"))
         if not known:
@@ -87,7 +89,7 @@ class Milvus:
                 if time.monotonic() < self._away_until:
                     raise IndexAwayError("Milvus is away: items cannot be searched now")
                 # This caller tries; others do not wait for how that ends.
-                self._away_until = time.monotonic() + 2 * SEARCH_SECONDS
+                self._away_until = time.monotonic() + 2 * self.seconds
         try:
             found = command(self._connected())
         except Exception as error:
@@ -121,7 +123,7 @@ class Milvus:
     def _connected(self) -> Any:
         with self._lock:
             if self._client is None:
-                self._client = self._pymilvus.MilvusClient(self._uri, timeout=SEARCH_SECONDS)
+                self._client = self._pymilvus.MilvusClient(self._uri, timeout=self.seconds)
             return self._client
 
     def _lost(self, error: Exception) -> None:
@@ -255,7 +257,7 @@ class MilvusCollection:
                 filter=" and ".join(parts),
                 search_params={"metric_type": "IP", "params": effort},
                 consistency_level="Bounded",
-                timeout=SEARCH_SECONDS,
+                timeout=self._milvus.seconds,
             )
         )
         return np.array([hit["key"] for hit in found[0]], dtype=np.int64)
@@ -268,7 +270,7 @@ class MilvusCollection:
                 if getattr(error, "code", None) != NOT_LOADED:
                     raise
                 # As after a restart of Milvus Lite, or when an operator released it.
-                client.load_collection(self._name, timeout=SEARCH_SECONDS)
+                client.load_collection(self._name, timeout=self._milvus.seconds)
                 return command(client)
 
         return self._milvus.run(run)

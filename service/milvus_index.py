@@ -93,8 +93,8 @@ class MilvusIndex(ItemIndex):
             if len(keys) < limit:
                 break
             passed += keys.tolist()
-        # All that is wanted was found, or the graph ends before: the promise is k items.
-        return found if len(found) >= min(k, count) else np.flatnonzero(wanted)
+        # All of them, for the graph ended before enough were found: those that it found need not be the best.
+        return np.flatnonzero(wanted)
 
     def _rows_of(self, keys: Rows) -> Rows:
         """Return the rows of those keys that are known."""

@@ -88,7 +88,8 @@ async def open_machine(settings: Settings, metrics: Metrics) -> AsyncIterator[Ma
         watched = {"model": worker, "tokenizer": tokenizer, "backbone": backbone}
         watchdog = await stack.enter_async_context(Watchdog(watched, settings.hung_seconds))
         uri = settings.index_uri
-        milvus = None if uri is None else Milvus(uri.get_secret_value())
+        seconds = settings.index_timeout_seconds
+        milvus = None if uri is None else Milvus(uri.get_secret_value(), seconds)
         threads_of = (worker, tokenizer, backbone)
         yield Machine(settings, *threads_of, store, records, metrics, watchdog, milvus)
 

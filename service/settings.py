@@ -195,6 +195,9 @@ class Settings(BaseSettings):
         description="A Milvus (http://user:password@host:19530/database, a database for each catalogue), "
         "or a file of Milvus Lite that ends in `.db`, to search the items; default: FAISS, in the process.",
     )
+    index_timeout_seconds: float = Field(
+        default=1, gt=0, le=60, description="After this long without an answer Milvus is away."
+    )
     index_storage: Literal["float16", "int8"] = Field(
         default="float16",
         description="How more than 50,000 items are held for the search; the best that it finds are "

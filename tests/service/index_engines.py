@@ -43,7 +43,7 @@ def in_milvus(milvus: Milvus, vectors: np.ndarray, facts: Facts) -> MilvusIndex:
 @pytest.fixture(scope="session")
 def milvus(tmp_path_factory: pytest.TempPathFactory) -> Milvus:
     """Milvus Lite in a file."""
-    return Milvus(str(tmp_path_factory.mktemp("milvus") / "items.db"))
+    return Milvus(str(tmp_path_factory.mktemp("milvus") / "items.db"), 1)
 
 
 @pytest.fixture(params=["exact", "lists", "milvus"])

@@ -140,7 +140,7 @@ def test_an_item_with_too_many_values_passes_what_it_may_pass(milvus: Milvus) ->
 @pytest.mark.parametrize("uri", ["items", "ftp://host", "http:/host"])
 def test_what_is_no_uri_is_refused_in_one_line(uri: str) -> None:
     with pytest.raises(SettingsError, match="LLMEMB_INDEX_URI"):
-        Milvus(uri)
+        Milvus(uri, 1)
 
 
 def test_a_service_does_not_start_without_its_milvus(make_settings: MakeSettings) -> None:
@@ -192,7 +192,7 @@ def test_after_a_reload_the_alias_names_the_new_bundle_s_items(
     shutil.copytree(tiny_bundle, tmp_path / "current")
     shutil.copytree(make_tiny_bundle(tmp_path / "made", residuals=True), tmp_path / "other")
     uri = str(tmp_path / "items.db")
-    milvus = Milvus(uri)
+    milvus = Milvus(uri, 1)
 
     def aliased() -> str:
         found = milvus.run(lambda client: client.describe_alias(PREFIX))

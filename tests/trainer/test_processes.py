@@ -1,23 +1,14 @@
 """Several processes that train together: the same result as one, from where another number left off."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import scft_in_processes
 import torch
-from scft_in_processes import DIES, FILMS, PLACED, TEMPLATE, WAYS, fine_tune
+from scft_in_processes import DIES, PLACED, WAYS, fine_tune, launch, losses, vectors
 from tiny import make_tiny_llm
 
-from llmemb.base_model import find_base_model
-from llmemb.encoder import EncoderSettings, load_encoder
 from llmemb.errors import SettingsError
 from trainer import processes
-
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -28,29 +19,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for way, changes in WAYS.items():
         fine_tune(folder / "one" / way, base, **changes)
     fine_tune(folder / "begun by one", base, dies=DIES)
-    launched = [*LAUNCH, scft_in_processes.__file__, str(folder)]
-    done = subprocess.run(launched, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    launch(folder)
     fine_tune(folder / "begun by two", base)
     return folder
-
-
-def losses(run: Path) -> list[float]:
-    lines = (run / "losses.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
-
-
-def vectors(folder: Path, run: Path) -> np.ndarray:
-    """Return the films' vectors, of length 1."""
-    encoder = load_encoder(run / "encoder", find_base_model(str(folder / "llm")), EncoderSettings())
-    found = encoder.encode([TEMPLATE.render(film) for film in FILMS]).astype(np.float64)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def assert_alike(folder: Path, run: Path, other: Path) -> None:
     """Check the loss of every step to 1e-4 and every vector to a cosine of .9999."""
     assert losses(run) == pytest.approx(losses(other), abs=1e-4)
-    assert (vectors(folder, run) * vectors(folder, other)).sum(1).min() > 0.9999
+    base = folder / "llm"
+    assert (vectors(run, base) * vectors(other, base)).sum(1).min() > 0.9999
 
 
 @pytest.mark.parametrize("way", WAYS)
