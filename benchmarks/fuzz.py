@@ -5,7 +5,8 @@
     python benchmarks/fuzz.py --only canonical --seconds 60
 
 Each reader runs in a process of its own under atheris (libFuzzer); an input that takes more than
-ten seconds counts as a hang. Inputs that fail are kept in ``fuzz-<reader>``. Writes ``results/fuzz.json``.
+ten seconds counts as a hang. Inputs that fail are kept in ``fuzz-<reader>``. Writes ``results/fuzz.json``,
+where readers that were left out keep what they had.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from report import must_show, write_report
+from report import RESULTS, must_show, write_report
 
 SECONDS, HANG_SECONDS, MEMORY_MB = 600, 10, 6000
 DIMENSIONS = 8
@@ -202,6 +203,7 @@ def run(name: str, seconds: int) -> dict[str, Any]:
     if ran.returncode:
         print(ran.stderr[-3000:], file=sys.stderr)
     return {
+        "seconds": seconds,
         "inputs": int(stats.get("number_of_executed_units", 0)),
         "edges": int(covered[-1]) if covered else 0,
         "slowest_s": int(stats.get("slowest_unit_time_sec", 0)),
@@ -220,10 +222,12 @@ def main() -> None:
     if arguments.reader:
         fuzz(arguments.reader, arguments.arguments)
         return
-    found = {name: run(name, arguments.seconds) for name in arguments.only}
+    path = RESULTS / "fuzz.json"
+    found = json.loads(path.read_bytes())["readers"] if path.exists() else {}
+    found |= {name: run(name, arguments.seconds) for name in arguments.only}
     lines = [
         must_show(
-            f"{name}: inputs in {arguments.seconds} s that crash, hang or give a wrong answer",
+            f"{name}: inputs in {one['seconds']} s that crash, hang or give a wrong answer",
             one["failed"],
             "0",
             one["failed"] == 0 and one["inputs"] > 0,

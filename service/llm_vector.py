@@ -39,7 +39,7 @@ def unpack(data: bytes | None, key: str, dimensions: int) -> LLMVector | None:
         return None
     *facts, checksum = _HEADER.unpack_from(data)
     version, truncated, stated, tokens = facts
-    if (version, stated) != (FORMAT_VERSION, dimensions):
+    if (version, stated) != (FORMAT_VERSION, dimensions) or truncated > 1:
         return None
     values = data[_HEADER.size :]
     if checksum != _checksum(key, tuple(facts), values):

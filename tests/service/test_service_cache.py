@@ -76,6 +76,11 @@ def test_only_what_was_packed_for_the_key_is_unpacked(junk: bytes, seed: int) ->
         assert unpack(changed, "key", WIDTH) is None, i
 
 
+def test_a_flag_that_is_none_is_a_miss_whatever_the_checksum_says() -> None:
+    forged = pack(LLMVector(vector().values, tokens=20, truncated=16), "key")  # type: ignore[arg-type]
+    assert unpack(forged, "key", WIDTH) is None
+
+
 async def test_what_was_kept_comes_back_with_a_lifetime(
     cache: VectorCache, valkey: ValkeyServer
 ) -> None:
