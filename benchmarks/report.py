@@ -16,6 +16,7 @@ LIBRARIES = {
     "faiss-cpu",
     "fastapi",
     "peft",
+    "ray",
     "redis",
     "sentence-transformers",
     "torch",

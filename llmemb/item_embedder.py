@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from llmemb.bundle import Bundle, read_bundle, read_manifest
 from llmemb.catalogue import Attributes, canonical
-from llmemb.encoder import Encoder
+from llmemb.encoder import Encoder, Tokens
 from llmemb.errors import DataError, ItemError, SettingsError
 
 Space = Literal["srs", "llm"]
@@ -37,9 +37,29 @@ def embed_prompts(
         float32 ``[prompts, width]`` or ``[prompts, llm]``, and bool ``[prompts]``: whether the prompt is
         longer than the model reads.
     """
+    distinct, rows = distinct_prompts(prompts)
+    return embed_tokens(bundle, encoder, encoder.tokenize(distinct), rows, space)
+
+
+def distinct_prompts(prompts: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return the prompts without repetition, and of each prompt its place among them."""
     places: dict[str, int] = {}
     rows = [places.setdefault(prompt, len(places)) for prompt in prompts]
-    tokens = encoder.tokenize(list(places))
+    return list(places), rows
+
+
+def embed_tokens(
+    bundle: Bundle, encoder: Encoder, tokens: Sequence[Tokens], rows: Sequence[int], space: Space
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return what :func:`embed_prompts` does, from tokenised prompts.
+
+    Args:
+        bundle: makes the vectors.
+        encoder: the bundle's.
+        tokens: of the prompts without repetition, at least one.
+        rows: of each prompt its place in ``tokens``.
+        space: as there.
+    """
     llm_vectors = encoder.encode_tokens(tokens)
     vectors = bundle.adapt(llm_vectors) if space == "srs" else llm_vectors.astype(np.float32)
     return vectors[rows], np.array([one.truncated for one in tokens])[rows]

@@ -177,9 +177,16 @@ def evaluate(
 def embed(
     bundle: Annotated[Path, typer.Argument(help="A bundle (`llmemb train`).")],
     items: Annotated[
-        Path, typer.Argument(help="Items to embed: .jsonl, .csv or .parquet, an `id` each.")
+        str,
+        typer.Argument(
+            help="Items to embed: .jsonl, .csv or .parquet, an `id` each. With Ray: .parquet, a folder "
+            "of them, or a URI such as s3://bucket/items.",
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Parquet file to write: id, vector, truncated.")],
+    out: Annotated[
+        str,
+        typer.Option(help="Parquet file to write: id, vector, truncated. With Ray also a URI."),
+    ],
     space: Annotated[
         Literal["srs", "llm"],
         typer.Option(help="srs: vectors that the recommender scores; llm: the LLM's own."),
@@ -194,6 +201,26 @@ def embed(
         Literal["auto", "int8"],
         typer.Option(help="int8: faster on CPUs with VNNI, cosine at least .999 with auto."),
     ] = "auto",
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="ray: Ray Data, on this machine or a cluster (extra `scale`)."),
+    ] = "local",
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|MIN:MAX",
+            help="With Ray: how many times the LLM is loaded.",
+            show_default="1 to as many as there are GPUs, or else machines",
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS",
+            help="The Ray cluster.",
+            show_default="one on this machine, for this run",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Embed any number of items from their attributes, known to the bundle or not.
@@ -204,19 +231,38 @@ def embed(
     from rich.console import Console
 
     from llmemb.bundle import read_bundle
-    from trainer.embed import embed_items
+    from llmemb.errors import SettingsError
     from trainer.progress import Progress
 
-    console = Console(stderr=True)
-    report = embed_items(
-        read_bundle(bundle),
-        items,
-        out,
-        space=space,
-        base_model=base_model,
-        precision=precision,
-        progress=Progress(console),
-    )
+    progress = Progress(Console(stderr=True))
+    if engine == "ray":
+        from trainer.embed_ray import embed_items_on_ray
+
+        report = embed_items_on_ray(
+            read_bundle(bundle),
+            items,
+            out,
+            space=space,
+            base_model=base_model,
+            precision=precision,
+            workers=workers,
+            address=ray_address,
+            progress=progress,
+        )
+    elif workers or "://" in items + out:
+        raise SettingsError("--workers, and URIs such as s3://bucket/items, need --engine ray")
+    else:
+        from trainer.embed import embed_items
+
+        report = embed_items(
+            read_bundle(bundle),
+            Path(items),
+            Path(out),
+            space=space,
+            base_model=base_model,
+            precision=precision,
+            progress=progress,
+        )
     if as_json:
         print(json.dumps(report.to_json()))
         return

@@ -5,23 +5,29 @@ Memory holds two parts at a time, whatever the number of items: one is read whil
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyarrow.fs import FileSystem, LocalFileSystem
 
 from llmemb.bundle import Bundle
 from llmemb.encoder import Encoder, Precision
 from llmemb.errors import DataError, ItemError
 from llmemb.files import json_bytes, replacing_file
 from llmemb.item_embedder import Space, embed_prompts
+from llmemb.prompt import PromptTemplate
 from trainer.data.files import item_rows
 from trainer.data.item_checks import check_item
 from trainer.data.lines import BLOCK_BYTES, open_raw
+from trainer.data.raw import RawItem
 from trainer.data.report import Place, Report
 from trainer.progress import Progress
 from trainer.stages import only_run
@@ -69,15 +75,16 @@ def embed_items(
     work = out.with_name(f"{out.name}.work")
     report = Report()
     with only_run(work):
-        folder = work / _key(bundle, items, space, precision)
+        facts = items.stat()
+        file = [str(items.resolve()), facts.st_size, facts.st_mtime_ns]
+        folder = work / parts_key(bundle, space, precision, file)
         folder.mkdir(exist_ok=True)
         load_encoder = partial(bundle.load_encoder, base_model, precision)
         parts = _write_parts(bundle, items, folder, space, load_encoder, progress, report)
         if not parts:
-            first = f" ({report.summary()})" if report.problems else ""
-            raise DataError(f"{items}: there is no item to embed{first}")
+            raise nothing_to_embed(str(items), report)
         with replacing_file(out) as aside:
-            _join(parts, aside)
+            join_parts([str(part) for part in parts], str(aside), LocalFileSystem())
         shutil.rmtree(work)
     return report
 
@@ -93,7 +100,9 @@ def _write_parts(
 ) -> list[Path]:
     encoder: Encoder | None = None
     written: list[Path] = []
-    parts = _parts(bundle, items, report)
+    template = bundle.manifest.prompt
+    prompts = item_prompts(template, item_rows(items, report), items.name, report)
+    parts = in_parts(prompts, PART_ITEMS)
     with (
         ThreadPoolExecutor(1, "reader") as reader,
         progress.items("embed", _count(items)) as advance,
@@ -104,7 +113,8 @@ def _write_parts(
             path = folder / f"part-{len(written):07d}.parquet"
             if not path.is_file():
                 encoder = encoder or load_encoder()
-                table = _computed(bundle, encoder, part, space)
+                ids, texts = zip(*part, strict=True)
+                table = vector_table(ids, *embed_prompts(bundle, encoder, texts, space))
                 with replacing_file(path) as aside:
                     pq.write_table(table, aside, compression="lz4")
             written.append(path)
@@ -113,36 +123,36 @@ def _write_parts(
     return written
 
 
-def _parts(bundle: Bundle, items: Path, report: Report) -> Iterator[list[tuple[str, str]]]:
-    """Yield ids and prompts of items that are computed together, in file order."""
-    rows = _prompts(bundle, items, report)
-    while chosen := list(islice(rows, PART_ITEMS)):
-        yield chosen
-
-
-def _prompts(bundle: Bundle, items: Path, report: Report) -> Iterator[tuple[str, str]]:
-    """Yield id and prompt of each item; one that cannot be used is left out and counted."""
-    template = bundle.manifest.prompt
-    for row in item_rows(items, report):
+def item_prompts(
+    template: PromptTemplate, rows: Iterable[RawItem], file: str, report: Report
+) -> Iterator[tuple[str, str]]:
+    """Yield id and prompt of each item of a file; one that cannot be used is left out and counted."""
+    for row in rows:
         try:
             item_id, _ = check_item(row)
         except ItemError as error:
-            report.drop("items", "refused item", items.name, row.line, str(error))
+            report.drop("items", "refused item", file, row.line, str(error))
             continue
         statements = template.statements(row.attributes)
         if not statements:
-            place = Place(items.name, row.line, "the model reads none of its attributes")
+            place = Place(file, row.line, "the model reads none of its attributes")
             report.note("items", "item without attributes", 1, [place])
         yield item_id, template.text(statements)
 
 
-def _computed(
-    bundle: Bundle, encoder: Encoder, part: list[tuple[str, str]], space: Space
+def in_parts(prompts: Iterator[tuple[str, str]], items: int) -> Iterator[list[tuple[str, str]]]:
+    """Yield ids and prompts of so many items, which are computed together, in file order."""
+    while chosen := list(islice(prompts, items)):
+        yield chosen
+
+
+def vector_table(
+    ids: Sequence[str], vectors: NDArray[np.float32], truncated: NDArray[np.bool_]
 ) -> pa.Table:
-    vectors, truncated = embed_prompts(bundle, encoder, [prompt for _, prompt in part], space)
+    """Return the rows that are written for items, ``vectors`` of shape ``[items, dimensions]``."""
     return pa.table(
         {
-            "id": pa.array([item_id for item_id, _ in part], pa.string()),
+            "id": pa.array(ids, pa.string()),
             "vector": pa.FixedSizeListArray.from_arrays(
                 pa.array(vectors.ravel()), vectors.shape[1]
             ),
@@ -151,18 +161,24 @@ def _computed(
     )
 
 
-def _join(parts: list[Path], out: Path) -> None:
-    with pq.ParquetWriter(out, pq.read_schema(parts[0]), compression="lz4") as writer:
-        for part in parts:
-            writer.write_table(pq.read_table(part))
+def join_parts(parts: Sequence[str], out: str, filesystem: FileSystem) -> None:
+    """Write the rows of the parts, at least one, to one file in their order."""
+    rows = ds.dataset(parts, format="parquet", filesystem=filesystem)
+    with pq.ParquetWriter(out, rows.schema, filesystem=filesystem, compression="lz4") as writer:
+        for batch in rows.to_batches():
+            writer.write_batch(batch)
 
 
-def _key(bundle: Bundle, items: Path, space: Space, precision: Precision) -> str:
-    """Return a hash of all that decides the vectors."""
-    facts = items.stat()
+def nothing_to_embed(items: str, report: Report) -> DataError:
+    """Return the error of a run that found no item."""
+    first = f" ({report.summary()})" if report.problems else ""
+    return DataError(f"{items}: there is no item to embed{first}")
+
+
+def parts_key(bundle: Bundle, space: Space, precision: Precision, files: object) -> str:
+    """Return a hash of all that decides the parts; ``files`` tells one state of the input from another."""
     made_by = bundle.manifest.bundle if space == "srs" else bundle.manifest.encoder_fingerprint
-    file = [str(items.resolve()), facts.st_size, facts.st_mtime_ns]
-    inputs = [made_by, space, precision, *file, PART_ITEMS]
+    inputs = [made_by, space, precision, files, PART_ITEMS]
     return hashlib.sha256(json_bytes(inputs)).hexdigest()[:16]
 
 

@@ -32,6 +32,7 @@ NOT_RUN = {  # why, and how often
     "measures for minutes": 1,
     "needs Docker": 4,
     "needs Milvus": 1,
+    "needs Ray": 1,
     "needs RecBole": 1,
     "needs VNNI": 1,
     "needs a GPU": 1,

@@ -1,6 +1,6 @@
 """Source ``files``: the user's own catalogue and interaction log in plain layouts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,19 @@ def item_rows(path: Path, report: Report) -> Iterator[RawItem]:
             yield _item(line, row)
         return
     rows = _csv_items(path, report) if path.suffix == ".csv" else parquet_items(path)
+    yield from table_items(rows, path.name, report)
+
+
+def table_items(
+    rows: Iterable[tuple[int, dict[str, Any]]], file: str, report: Report
+) -> Iterator[RawItem]:
+    """Yield the items of a table's numbered rows; rows that are none are counted as those of ``file``."""
     for line, row in rows:
         try:
             yield _item(line, _with_parsed_attributes(row))
         except ValueError as error:
             reason = f"attributes is not a JSON object: {error}"
-            report.drop("items", "malformed row", path.name, line, reason)
+            report.drop("items", "malformed row", file, line, reason)
 
 
 def _item(line: int, row: dict[str, Any]) -> RawItem:

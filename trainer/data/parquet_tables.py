@@ -8,28 +8,53 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSystem
 
 from llmemb.errors import DataError
 from trainer.data.raw import check_columns
 from trainer.data.report import one_line
 
 
-def parquet_items(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def parquet_items(
+    path: Path | str, filesystem: FileSystem | None = None, groups: range | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield each row, nulls left out.
+
+    Args:
+        path: of the file.
+        filesystem: that the file is on; default: this machine's.
+        groups: the row groups to read, one after another; default: all.
 
     Raises:
         DataError: the file is not Parquet or has no column ``id``.
     """
-    for number, row in enumerate(_rows(path), 1):
+    for number, row in _rows(path, filesystem, groups):
         yield number, {name: value for name, value in row.items() if value is not None}
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with _reading(path), pq.ParquetFile(path) as file:
+def _rows(
+    path: Path | str, filesystem: FileSystem | None, groups: range | None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    with _reading(path), pq.ParquetFile(path, filesystem=filesystem) as file:
         check_columns(str(path), file.schema_arrow.names, ["id"])
-        for batch in file.iter_batches():
+        chosen = range(file.num_row_groups) if groups is None else groups
+        number = sum(file.metadata.row_group(i).num_rows for i in range(chosen.start))
+        for batch in file.iter_batches(row_groups=list(chosen)):
             batch.validate(full=True)
-            yield from batch.to_pylist()
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+def row_group_sizes(path: str, filesystem: FileSystem) -> list[int]:
+    """Return the number of rows of each row group of a file of items.
+
+    Raises:
+        DataError: the file is not Parquet or has no column ``id``.
+    """
+    with _reading(path), pq.ParquetFile(path, filesystem=filesystem) as file:
+        check_columns(path, file.schema_arrow.names, ["id"])
+        return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 
 
 def parquet_interactions(path: Path) -> Iterator[pl.DataFrame]:
@@ -51,7 +76,7 @@ def parquet_interactions(path: Path) -> Iterator[pl.DataFrame]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path | str) -> Iterator[None]:
     # pyarrow rather than polars, which panics, with a trace on the terminal, over a damaged file
     try:
         yield

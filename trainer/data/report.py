@@ -106,6 +106,12 @@ class Report:
         if count:
             self._add(rows, kind, False, count, first)
 
+    def merge(self, problems: Iterable[Problem]) -> None:
+        """Count the problems of another report, of rows behind those of this one."""
+        for problem in problems:
+            self._add(problem.rows, problem.kind, problem.dropped, problem.count, problem.first)
+            self.problems[problem.rows, problem.kind].by_rule = problem.by_rule
+
     def dropped(self, rows: Rows) -> list[Problem]:
         """Return the problems for which such rows were left out."""
         return [p for p in self.problems.values() if p.dropped and p.rows == rows]
