@@ -28,10 +28,11 @@ WAYS = {
     TWO: ["--engine", "ray", "--workers", "2"],
 }
 ITEMS, FEW = 4 * 4096, 8  # four parts of the command's
+ROUNDS = 3
 OVERHEAD = 0.15
 
 
-def measure(bundle: Path, rounds: int) -> dict[str, Any]:
+def measure(bundle: Path) -> dict[str, Any]:
     """Return what ``report.write_report`` takes."""
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     starting: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -39,7 +40,7 @@ def measure(bundle: Path, rounds: int) -> dict[str, Any]:
         folder = Path(name)
         many, few = folder / "items.parquet", folder / "few.parquet"
         write_items(bundle, many, few)
-        for number in range(rounds):
+        for number in range(ROUNDS):
             for way, options in WAYS.items():
                 out = folder / f"{way.replace(' ', '-')}.parquet"
                 starting[way].append(embed(bundle, few, folder / "few-out.parquet", options))
@@ -63,7 +64,7 @@ def measure(bundle: Path, rounds: int) -> dict[str, Any]:
     return {
         "what": f"llmemb embed over {ITEMS:,} made-up items, by Ray Data and in a single process, "
         "one thread a worker, CPU",
-        "runs": rounds,
+        "runs": ROUNDS,
         "promises": [
             must_show(
                 f"overhead of {ONE}, over the {SINGLE}, start apart, median of rounds",
