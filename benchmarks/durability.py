@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -178,30 +179,37 @@ async def recommendable(client: httpx.AsyncClient, url: str) -> set[str]:
 
 
 class Killable:
-    """A service that is killed and started again on its port."""
+    """A service that is killed and started again on its address."""
 
-    def __init__(self, bundle: Path, folder: Path, port: int, valkey_port: int) -> None:
-        """Take its bundle, its port and that of Valkey."""
+    def __init__(
+        self, bundle: Path, folder: Path, port: int, valkey_port: int, **settings: str
+    ) -> None:
+        """Take its bundle, its port and that of Valkey; ``settings``: what `serve.llmemb` takes besides."""
         redis_url = f"redis://127.0.0.1:{valkey_port}/0"
-        environment = {"LLMEMB_REDIS_URL": redis_url, "OMP_NUM_THREADS": "1"}
+        environment = {"LLMEMB_REDIS_URL": redis_url, "OMP_NUM_THREADS": "1", **settings}
         self._start = partial(llmemb, bundle, folder, port, **environment)
 
     def __enter__(self) -> "Killable":
         """Start."""
         self._stack = ExitStack()
-        self._server = self._stack.enter_context(self._start())
-        self.url: str = self._server.url
+        running = self._stack.enter_context(self._start())
+        self.url: str = running.url
+        self.process: subprocess.Popen[Any] = running.process
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop."""
         self._stack.close()
 
-    def kill(self) -> None:
-        """Kill and start again."""
-        self._server.process.kill()
+    def restart(self) -> None:
+        """Stop, unless it has ended, and start again."""
         self._stack.close()
         self.__enter__()
+
+    def kill(self) -> None:
+        """Kill and start again."""
+        self.process.kill()
+        self.restart()
 
 
 @contextmanager

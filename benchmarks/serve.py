@@ -255,14 +255,16 @@ class Server:
 
 
 @contextmanager
-def server(command: list[str], port: int, health: str, **environment: str) -> Iterator[Server]:
+def server(
+    command: list[str], port: int, health: str, host: str = "127.0.0.1", **environment: str
+) -> Iterator[Server]:
     """Run a server until the block ends; the block begins when it is ready."""
     with subprocess.Popen(
         command,
         env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count()), **environment},
         stdout=subprocess.DEVNULL,
     ) as process:
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://{host}:{port}"
         try:
             wait_for(f"{url}{health}", process)
             yield Server(process, url)
@@ -282,11 +284,13 @@ def wait_for(url: str, process: subprocess.Popen[Any], seconds: float = 180) -> 
     raise RuntimeError(f"{process.args} did not come up")
 
 
-def llmemb(bundle: Path, folder: Path, port: int = 8101, **environment: str) -> Any:
+def llmemb(
+    bundle: Path, folder: Path, port: int = 8101, host: str = "127.0.0.1", **environment: str
+) -> Any:
     """Return our service, with the settings it comes with but for ``environment``."""
-    command = [LLMEMB, "serve", str(bundle), "--port", str(port)]
+    command = [LLMEMB, "serve", str(bundle), "--host", host, "--port", str(port)]
     state = str(folder / "state")
-    return server(command, port, "/health/ready", LLMEMB_STATE_DIR=state, **environment)
+    return server(command, port, "/health/ready", host, LLMEMB_STATE_DIR=state, **environment)
 
 
 @contextmanager

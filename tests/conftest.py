@@ -39,8 +39,8 @@ def serve(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Start services as processes; what is left of them ends with the module."""
     running: list[Service] = []
 
-    def start(**environment: str) -> Service:
-        running.append(Service(tiny_bundle, tmp_path_factory.mktemp("s"), **environment))
+    def start(port: int = 0, **environment: str) -> Service:
+        running.append(Service(tiny_bundle, tmp_path_factory.mktemp("s"), port, **environment))
         return running[-1]
 
     yield start

@@ -23,12 +23,12 @@ Serve = Callable[..., "Service"]
 
 
 class Service:
-    """A running ``llmemb serve`` on a free port."""
+    """A running ``llmemb serve``, on a free port unless one is named."""
 
-    def __init__(self, bundle: Path, state_dir: Path, **environment: str) -> None:
+    def __init__(self, bundle: Path, state_dir: Path, port: int = 0, **environment: str) -> None:
         self.state_dir = state_dir
         self.process = subprocess.Popen(
-            [*COMMAND, str(bundle), "--port", "0"],
+            [*COMMAND, str(bundle), "--port", str(port)],
             env={**os.environ, "LLMEMB_STATE_DIR": str(state_dir), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -74,7 +74,7 @@ def compose(port: int, prometheus_port: int) -> Iterator[Compose]:
         wait_until_ready(port)
         yield run
     finally:
-        run("--profile", "observability", "down", "--volumes")
+        run("--profile", "observability", "--profile", "replicas", "down", "--volumes")
         shutil.rmtree(bundles)
 
 
@@ -193,3 +193,17 @@ def test_an_alert_fires_while_valkey_is_stopped_and_ends_after(
     compose("start", "valkey")
     wait_for(lambda: firing(prometheus) == set(), "the alert ends")
     wait_until_ready(port)
+
+
+def test_replicas_answer_behind_the_proxy_in_the_services_place(
+    compose: Compose, prometheus: str, port: int
+) -> None:
+    compose("stop", "service")
+    compose("--profile", "replicas", "up", "--detach", "--no-build", "proxy")
+    wait_until_ready(port)
+    for _ in range(10):
+        answer = post(port, "/recommend", {"sequence": ["film-7", {"attributes": NEW_FILM}]})
+        assert {item["source"] for item in answer["items"]} == {"model"}
+    answered = 'llmemb_requests_total{route="/recommend",status="200"} > 0'
+    wait_for(lambda: len(asked(prometheus, answered)) == 2, "both replicas have answered")
+    assert compose("exec", "-T", "proxy", "id", "-u").strip() == "10001"
