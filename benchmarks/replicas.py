@@ -67,10 +67,11 @@ def main() -> None:
         folder = Path(name)
         make_bundles(arguments.bundle, folder)
         valkey = stack.enter_context(running_valkey(folder / "valkey"))
+        redis_url = f"redis://127.0.0.1:{valkey.port}/0"
         settings = {"LLMEMB_DRAIN_SECONDS": DRAIN}
         replicas = [
             stack.enter_context(
-                Killable(folder / "current", folder, PORT, valkey.port, host=host, **settings)
+                Killable(folder / "current", folder, PORT, redis_url, host=host, **settings)
             )
             for host in HOSTS
         ]

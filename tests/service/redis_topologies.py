@@ -149,6 +149,16 @@ class Clustered(Topology):
         """The node that has the catalogue at first."""
         return self.servers[self._holder]
 
+    def fail_over(self) -> None:
+        """Kill the node that has the catalogue; once its replica has taken over, start it as the replica."""
+        killed, other = self.holder, self.servers[NODES]
+        if _role(killed) != "master":
+            killed, other = other, killed
+        killed.kill()
+        eventually(lambda: _role(other) == "master", 30)
+        killed.start()
+        eventually(lambda: _is_linked(killed), 30)
+
     def move_catalogue(self, seconds: float = 0.2) -> None:
         """Move the slot of the catalogue to another node, which takes so long."""
         other = (self._holder + 1) % NODES
@@ -164,6 +174,10 @@ class Clustered(Topology):
 
     def _id(self, i: int) -> str:
         return str(self.servers[i].client.execute_command("CLUSTER MYID").decode())
+
+
+def _role(server: Server) -> str:
+    return str(server.client.info("replication")["role"])
 
 
 def _is_linked(replica: Server) -> bool:
