@@ -22,7 +22,8 @@ MAX_CALLS = 32  # at once; more wait for a slot, so that the server sees a bound
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_FAILURES = (RedisError, OSError, TimeoutError)
+# RuntimeError: of uvloop, where a connection was closed that redis-py is about to write to.
+_FAILURES = (RedisError, OSError, TimeoutError, RuntimeError)
 
 
 class StoreAwayError(Exception):

@@ -207,6 +207,18 @@ async def test_a_server_that_dies_is_used_again_once_it_is_back(
     assert same((await cache.read(["a"])).get("a"), vector(3))
 
 
+async def test_a_connection_that_was_closed_meanwhile_counts_as_the_server_s_absence(
+    store: Store,
+) -> None:
+    async def write(_: object) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport>; the handler is closed")
+
+    with pytest.raises(StoreAwayError):
+        await store.run(write)
+    assert not store.up
+    await until(lambda: store.up)
+
+
 async def test_a_server_that_is_away_at_the_start_is_no_error(valkey: ValkeyServer) -> None:
     port = valkey.port
     valkey.stop()
