@@ -133,7 +133,7 @@ async def soak(url: str, process: psutil.Process, seconds: float) -> dict[str, A
             await asyncio.sleep(LOOK_SECONDS)
 
     async def reload() -> None:
-        for name in itertools.cycle(["again", "tiny"]):
+        for name in itertools.cycle(["again", "bundle"]):
             await asyncio.sleep(RELOAD_SECONDS)
             reloads.append(await asyncio.to_thread(_reload, url, name))
 
