@@ -206,4 +206,4 @@ def test_replicas_answer_behind_the_proxy_in_the_services_place(
         assert {item["source"] for item in answer["items"]} == {"model"}
     answered = 'llmemb_requests_total{route="/recommend",status="200"} > 0'
     wait_for(lambda: len(asked(prometheus, answered)) == 2, "both replicas have answered")
-    assert compose("exec", "-T", "proxy", "id", "-u").strip() == "10001"
+    assert compose("--profile", "replicas", "exec", "-T", "proxy", "id", "-u").strip() == "10001"
