@@ -13,7 +13,7 @@ from tiny_bundle import film
 
 from llmemb.bundle import read_bundle
 
-serve = pytest.importorskip("ray.serve", reason="needs Ray Serve: pip install 'llmemb[scale]'")
+serve = pytest.importorskip("ray.serve", reason="needs Ray Serve: pip install 'ray[serve]'")
 ray = pytest.importorskip("ray")
 
 
