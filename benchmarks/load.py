@@ -75,6 +75,7 @@ class Connections:
         """Close what is free."""
         for _, writer in self.free:
             writer.close()
+        self.free.clear()
 
 
 def closed_loop(url: str, bodies: Iterator[bytes], clients: int, seconds: float) -> list[Answer]:
