@@ -37,7 +37,8 @@ from service.milvus_index import MilvusIndex  # noqa: E402
 from service.ranking import Wanted, ranked  # noqa: E402
 
 ITEMS, LIVE = 100_000, 200
-ROUNDS, ASKED, WARM_UP = 3, 50, 5  # Milvus Lite applies a filter to one item after the other: seconds a query
+# Milvus Lite applies a filter to one item after the other: a query takes seconds.
+ROUNDS, ASKED, WARM_UP = 3, 50, 5
 RECALL = 0.98
 COLLECTION = "llmemb_benchmark"
 START_SECONDS = 60.0
