@@ -1,6 +1,6 @@
 """More than one process or machine, measured: each section is a measurement of its own.
 
-    python benchmarks/scale.py --bundle bundles/ml-100k             # all, an hour on two cores
+    python benchmarks/scale.py --bundle bundles/ml-100k             # all, half an hour on two cores
     python benchmarks/scale.py training cluster
 
 Writes the sections into ``results/scale.json`` and leaves the others as they are.

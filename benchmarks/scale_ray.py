@@ -27,7 +27,7 @@ WAYS = {
     ONE: ["--engine", "ray", "--workers", "1"],
     TWO: ["--engine", "ray", "--workers", "2"],
 }
-ITEMS, FEW = 4 * 4096, 8  # four parts of the command's
+ITEMS, FEW = 2 * 4096, 8  # two parts of the command's
 ROUNDS = 3
 OVERHEAD = 0.15
 
@@ -47,10 +47,10 @@ def measure(bundle: Path) -> dict[str, Any]:
                 seconds[way].append(embed(bundle, many, out, options))
                 told = f"{starting[way][-1]:.1f} s to start, {seconds[way][-1]:.1f} s in all"
                 print(f"round {number}: {way}: {told}", file=sys.stderr)
-        single, *others = (
+        first, *others = (
             pq.read_table(folder / f"{way.replace(' ', '-')}.parquet") for way in WAYS
         )
-        same = all(other.equals(single) for other in others)
+        same = all(other.equals(first) for other in others)
     rates = {
         way: [
             ITEMS / (all_of_it - start)
@@ -59,7 +59,7 @@ def measure(bundle: Path) -> dict[str, Any]:
         for way in WAYS
     }
     overhead = statistics.median(
-        ours / theirs - 1 for theirs, ours in zip(rates[ONE], rates[SINGLE], strict=True)
+        single / ray - 1 for ray, single in zip(rates[ONE], rates[SINGLE], strict=True)
     )
     return {
         "what": f"llmemb embed over {ITEMS:,} made-up items, by Ray Data and in a single process, "
