@@ -1,11 +1,11 @@
 """Half an hour at 70% of what the service can do: does it leak, slow down, or fail?
 
-    python benchmarks/soak.py                               # 45 minutes on two cores
+    python benchmarks/soak.py                               # 40 minutes on two cores
     python benchmarks/soak.py --minutes 5
 
 A tiny model, so that everything around it is what is measured: embedding of cached and new items,
-recommendations, changes of the catalogue, and a reload every forty seconds. Ten minutes of the same come
-first: some fifteen reloads fill the caches of tokenizer and allocator. Writes ``results/soak.json``.
+recommendations, changes of the catalogue, and a reload every twenty seconds. Seven minutes of the same come
+first: some twenty reloads fill the caches of tokenizer and allocator. Writes ``results/soak.json``.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from serve import llmemb
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from tiny_bundle import FILMS, film_id, make_tiny_bundle
 
-MINUTES, WARM_UP_MINUTES, SHARE = 30, 10, 0.7
-CLIENTS, CAPACITY_SECONDS, RELOAD_SECONDS, LOOK_SECONDS = 16, 20, 40, 5
+MINUTES, WARM_UP_MINUTES, SHARE = 30, 7, 0.7
+CLIENTS, CAPACITY_SECONDS, RELOAD_SECONDS, LOOK_SECONDS = 16, 20, 20, 5
 REST_SECONDS = 40  # nothing is asked: bundles that were replaced are closed in that time
 SLOPE, SLOWER = 0.01, 1.5  # memory in ten minutes; p99 of the last third
 IDS = 500  # that change
