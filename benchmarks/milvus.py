@@ -38,7 +38,7 @@ from service.ranking import Wanted, ranked  # noqa: E402
 
 ITEMS, LIVE = 100_000, 200
 # Milvus Lite applies a filter to one item after the other: a query takes seconds.
-ROUNDS, ASKED, WARM_UP = 3, 50, 5
+ROUNDS, ASKED, WARM_UP = 3, 20, 2
 RECALL = 0.98
 COLLECTION = "llmemb_benchmark"
 START_SECONDS = 60.0
