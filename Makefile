@@ -34,7 +34,7 @@ run: train
 train: bundles/ml-100k/manifest.json
 
 test: $(VENV)/.dev data/ml-100k/dataset.json $(VENV)/.base-model .recbole/.done $(if $(shell command -v npm),$(NODE_MODULES))
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check
