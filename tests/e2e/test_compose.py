@@ -201,9 +201,12 @@ def test_replicas_answer_behind_the_proxy_in_the_services_place(
     compose("stop", "service")
     compose("--profile", "replicas", "up", "--detach", "--no-build", "proxy")
     wait_until_ready(port)
-    for _ in range(10):
+    answered = 'llmemb_requests_total{route="/recommend",status="200"} > 0'
+
+    def replicas_that_answered() -> int:  # the proxy is ready with the first of them
         answer = post(port, "/recommend", {"sequence": ["film-7", {"attributes": NEW_FILM}]})
         assert {item["source"] for item in answer["items"]} == {"model"}
-    answered = 'llmemb_requests_total{route="/recommend",status="200"} > 0'
-    wait_for(lambda: len(asked(prometheus, answered)) == 2, "both replicas have answered")
+        return len(asked(prometheus, answered))
+
+    wait_for(lambda: replicas_that_answered() == 2, "both replicas have answered")
     assert compose("--profile", "replicas", "exec", "-T", "proxy", "id", "-u").strip() == "10001"
