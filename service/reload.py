@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import time
 from dataclasses import dataclass
@@ -147,6 +148,14 @@ class Served:
             await asyncio.sleep(self._machine.settings.deadline_seconds)
         finally:
             await dropped.stack.aclose()
+            del dropped
+            await asyncio.to_thread(_give_back_memory)
+
+
+def _give_back_memory() -> None:
+    """Have the allocator return what it keeps for later: a fifth of the memory, after a reload."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+        trim(0)
 
 
 def worse(new: Bundle, old: Bundle, share: float) -> str:

@@ -1,5 +1,7 @@
 """Prompts to vectors: pooling, truncation, batching, families."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +111,28 @@ def test_a_damaged_base_model_is_one_line(tmp_path: Path) -> None:
     (make_tiny_llm(tmp_path) / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=str(tmp_path)):
         load_base(find_base_model(str(tmp_path)), torch.float32)
+
+
+MANY_ENCODERS = """
+import sys, psutil
+from pathlib import Path
+from llmemb.bundle import read_bundle
+bundle = read_bundle(Path(sys.argv[1]))
+words = 0
+def load_some(times):
+    global words
+    for _ in range(times):
+        encoder = bundle.load_encoder()
+        prompts = [f"word{words + i}" for i in range(5000)]
+        words += len(prompts)
+        for start in range(0, len(prompts), 10):
+            encoder.tokenize(prompts[start : start + 10])
+    return psutil.Process().memory_full_info().uss
+print(-load_some(5) + load_some(15))
+"""
+
+
+def test_an_encoder_that_is_gone_leaves_no_words_in_memory(tiny_bundle: Path) -> None:
+    command = [sys.executable, "-c", MANY_ENCODERS, str(tiny_bundle)]
+    grown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert int(grown) < 5 * 2**20
