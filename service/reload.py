@@ -148,8 +148,8 @@ class Served:
             await asyncio.sleep(self._machine.settings.deadline_seconds)
         finally:
             await dropped.stack.aclose()
-            del dropped
-            await asyncio.to_thread(_give_back_memory)
+        del dropped
+        await asyncio.to_thread(_give_back_memory)
 
 
 def _give_back_memory() -> None:
