@@ -216,19 +216,17 @@ def _reload(url: str, name: str) -> int:
 def _figures(load: Load, seconds: float) -> dict[str, Any]:
     at, memory = np.array(load.memory).T
     slope, start = np.polyfit(at, memory, 1)
-    minutes = np.array_split(
-        [took for _, took, _ in sorted(load.taken)], max(3, round(seconds / 60))
-    )
-    p99 = [1e3 * float(np.percentile(minute, 99)) for minute in minutes]
-    thirds = np.array_split(p99, 3)
+    thirds = [
+        [took for when, took, _ in load.taken if i * seconds / 3 <= when < (i + 1) * seconds / 3]
+        for i in range(3)
+    ]
     return {
         "requests": len(load.taken),
         "failed": sum(status >= 500 or status == 429 for _, _, status in load.taken),
         "reloads": len(load.reloads),
         "memory_mb": [round(one / 2**20) for one in memory[:: max(1, len(memory) // 20)]],
         "memory_slope_per_10_minutes": round(float(600 * slope / start), 4),
-        # Of its minutes the median one: a machine may do something else for a while.
-        "p99_ms_by_third": [round(float(np.median(third)), 1) for third in thirds],
+        "p99_ms_by_third": [round(1e3 * float(np.percentile(third, 99)), 1) for third in thirds],
     }
 
 
