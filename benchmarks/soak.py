@@ -126,11 +126,11 @@ async def soak(url: str, process: psutil.Process, seconds: float) -> dict[str, A
 
 @dataclass(frozen=True)
 class Load:
-    """What was asked: when, in seconds, how long it took, and statuses; memory; reloads."""
+    """What was asked: when, in seconds, how long it took, and statuses; memory; reloads' seconds."""
 
     taken: list[tuple[float, float, int]] = field(default_factory=list)
     memory: list[tuple[float, int]] = field(default_factory=list)
-    reloads: list[int] = field(default_factory=list)
+    reloads: list[float] = field(default_factory=list)
 
 
 async def _asked(
@@ -203,31 +203,38 @@ async def _capacity(asker: Asker) -> float:
     return done / CAPACITY_SECONDS
 
 
-def _reload(url: str, name: str) -> int:
+def _reload(url: str, name: str) -> float:
+    """Return how long it took, in seconds."""
+    began = time.monotonic()
     request = urllib.request.Request(
         f"{url}/admin/reload",
         data=json.dumps({"bundle": name}).encode(),
         headers={"content-type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return int(answer.status)
+    with urllib.request.urlopen(request, timeout=60):
+        return time.monotonic() - began
 
 
 def _figures(load: Load, seconds: float) -> dict[str, Any]:
     at, memory = np.array(load.memory).T
     slope, start = np.polyfit(at, memory, 1)
-    thirds = [
-        [took for when, took, _ in load.taken if i * seconds / 3 <= when < (i + 1) * seconds / 3]
-        for i in range(3)
-    ]
     return {
         "requests": len(load.taken),
         "failed": sum(status >= 500 or status == 429 for _, _, status in load.taken),
         "reloads": len(load.reloads),
         "memory_mb": [round(one / 2**20) for one in memory[:: max(1, len(memory) // 20)]],
         "memory_slope_per_10_minutes": round(float(600 * slope / start), 4),
-        "p99_ms_by_third": [round(1e3 * float(np.percentile(third, 99)), 1) for third in thirds],
+        "p99_ms_by_third": _p99(load, seconds, 3),
+        "p99_ms_by_minute": _p99(load, seconds, max(3, round(seconds / 60))),
+        "seconds_of_a_reload": [round(one, 2) for one in load.reloads],
     }
+
+
+def _p99(load: Load, seconds: float, parts: int) -> list[float]:
+    """Return the 99th percentile, in milliseconds, of all requests of each equal part of the time."""
+    when, took, _ = np.array(load.taken).T
+    part = np.minimum(when * parts // seconds, parts - 1)
+    return [round(1e3 * float(np.percentile(took[part == i], 99)), 1) for i in range(parts)]
 
 
 def promises(found: dict[str, Any]) -> list[dict[str, Any]]:
