@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from typing import Any, Literal
 
@@ -69,7 +69,8 @@ class Embedder:
         self._engine = engine
         self._worker = worker
         self._took = metrics.stages["adapter"]
-        self._item_vector = lru_cache(ADAPTED_KEPT)(self._adapt_one)
+        # Of the bundle and not of this object: in a circle they would outlive their last request.
+        self._item_vector = lru_cache(ADAPTED_KEPT)(partial(_adapted, bundle))
 
     @property
     def waiting(self) -> int:
@@ -198,12 +199,13 @@ class Embedder:
     def _adapt(self, keys: Sequence[tuple[bytes, bytes | None]]) -> NDArray[np.float32]:
         return np.array([self._item_vector(*key) for key in keys])
 
-    def _adapt_one(self, vector: bytes, residual: bytes | None) -> NDArray[np.float32]:
-        # One at a time: a matrix product rounds by its shape, and an item's vector must not depend
-        # on what else is in the request.
-        llm = np.frombuffer(vector, dtype=np.float16)[np.newaxis]
-        learnt = None
-        if residual is not None:  # copied: PyTorch wants what it may write to
-            learnt = np.frombuffer(residual, dtype=np.float32)[np.newaxis].copy()
-        adapted: NDArray[np.float32] = self._bundle.adapt(llm, learnt)[0]
-        return adapted
+
+def _adapted(bundle: Bundle, vector: bytes, residual: bytes | None) -> NDArray[np.float32]:
+    # One at a time: a matrix product rounds by its shape, and an item's vector must not depend
+    # on what else is in the request.
+    llm = np.frombuffer(vector, dtype=np.float16)[np.newaxis]
+    learnt = None
+    if residual is not None:  # copied: PyTorch wants what it may write to
+        learnt = np.frombuffer(residual, dtype=np.float32)[np.newaxis].copy()
+    adapted: NDArray[np.float32] = bundle.adapt(llm, learnt)[0]
+    return adapted

@@ -1,8 +1,10 @@
 """Reload: another bundle is put to work while requests come in, or refused with the reason."""
 
+import gc
 import json
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,25 @@ def test_the_same_folder_is_read_again(client: TestClient, folder: Path) -> None
     shutil.copytree(folder / "other", folder / "current")
     assert reload(client).json()["bundle"] == bundle_id(folder, "other")
     assert reload(client).status_code == 200  # the first one is let go of
+
+
+def test_a_replaced_bundle_is_let_go_of_without_the_garbage_collector(
+    make_settings: MakeSettings, folder: Path
+) -> None:
+    settings = make_settings(bundle=folder / "current", deadline_seconds=0.1)
+    with TestClient(create_app(settings)) as client:
+        serving = client.app.state.served.serving
+        client.put("/items/new", json={"attributes": NEW})
+        parts = (serving.bundle, serving.embedder, serving.embedder._engine, serving.live.items)
+        left = {type(part).__name__: weakref.ref(part) for part in parts}
+        del serving, parts
+        gc.disable()
+        try:
+            assert reload(client).status_code == 200
+            assert reload(client).status_code == 200
+            eventually(lambda: not [name for name, part in left.items() if part() is not None])
+        finally:
+            gc.enable()
 
 
 def test_a_broken_bundle_is_refused_with_the_reason(client: TestClient, folder: Path) -> None:
