@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from tiny_bundle import FILMS, film_id, make_tiny_bundle
 
 MINUTES, WARM_UP_MINUTES, SHARE = 30, 7, 0.7
-CLIENTS, CAPACITY_SECONDS, RELOAD_SECONDS, LOOK_SECONDS = 16, 20, 30, 5
+CLIENTS, CAPACITY_SECONDS, RELOAD_SECONDS, LOOK_SECONDS = 16, 60, 30, 5
 REST_SECONDS = 40  # nothing is asked: bundles that were replaced are closed in that time
 SLOPE, SLOWER = 0.01, 1.5  # memory in ten minutes; p99 of the last third
 IDS = 500  # that change
@@ -110,7 +110,7 @@ def main() -> None:
 async def soak(url: str, process: psutil.Process, seconds: float) -> dict[str, Any]:
     """Find what the service can do, then ask for a share of it: to warm up, and for so long."""
     asker = Asker(url)
-    capacity = await _capacity(asker)
+    capacity = await _capacity(asker, url)
     rate = SHARE * capacity
     await _asked(asker, process, url, rate, min(60 * WARM_UP_MINUTES, seconds))
     before = await _rest(asker, process)
@@ -149,15 +149,10 @@ async def _asked(
             load.memory.append((time.monotonic() - began, process.memory_full_info().uss))
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def reload() -> None:
-        for name in itertools.cycle(["again", "bundle"]):
-            await asyncio.sleep(RELOAD_SECONDS)
-            load.reloads.append(await asyncio.to_thread(_reload, url, name))
-
     with Progress() as progress:
         bar = progress.add_task(f"{rate:.0f} requests a second", total=seconds)
         async with asyncio.TaskGroup() as group:
-            others = [group.create_task(look()), group.create_task(reload())]
+            others = [group.create_task(look()), group.create_task(_reloads(url, load.reloads))]
             for tick in itertools.count():
                 due = began + tick / rate
                 if due > began + seconds:
@@ -188,8 +183,8 @@ async def _rest(asker: Asker, process: psutil.Process) -> dict[str, int]:
     }
 
 
-async def _capacity(asker: Asker) -> float:
-    """Return requests a second, of so many clients that each wait for their answers."""
+async def _capacity(asker: Asker, url: str) -> float:
+    """Return requests a second, of so many clients that each wait for their answers; with reloads."""
     ends = time.monotonic() + CAPACITY_SECONDS
     done = 0
 
@@ -199,20 +194,29 @@ async def _capacity(asker: Asker) -> float:
             await asker.ask()
             done += 1
 
+    reloads = asyncio.create_task(_reloads(url, []))
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    reloads.cancel()
     return done / CAPACITY_SECONDS
 
 
-def _reload(url: str, name: str) -> float:
-    """Return how long it took, in seconds."""
-    began = time.monotonic()
+async def _reloads(url: str, took: list[float]) -> None:
+    """Reload now and then, for ever; tell how long each took, in seconds."""
+    for name in itertools.cycle(["again", "bundle"]):
+        await asyncio.sleep(RELOAD_SECONDS)
+        began = time.monotonic()
+        await asyncio.to_thread(_reload, url, name)
+        took.append(time.monotonic() - began)
+
+
+def _reload(url: str, name: str) -> None:
     request = urllib.request.Request(
         f"{url}/admin/reload",
         data=json.dumps({"bundle": name}).encode(),
         headers={"content-type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=60):
-        return time.monotonic() - began
+        pass
 
 
 def _figures(load: Load, seconds: float) -> dict[str, Any]:

@@ -35,9 +35,6 @@ class _Opened:
     async def at(cls, machine: Machine, path: Path) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             serving = await stack.enter_async_context(open_serving(machine, path))
-            # All that is there by now stays. Looking through it for garbage would stop every thread for a
-            # third of a second, or longer with a large catalogue. A dropped bundle is freed without it.
-            gc.freeze()
             return cls(serving, stack.pop_all())
 
 
@@ -71,6 +68,9 @@ class Served:
         """
         settings = self._machine.settings
         self._now = await _Opened.at(self._machine, settings.bundle)
+        # What is there by now stays: modules by the thousand, and this bundle, which is let go of without the
+        # collector. To look through it all for garbage would stop every thread for a third of a second.
+        gc.freeze()
         await self._announce()
         if settings.trial is not None:
             self._beside = await _Opened.at(self._machine, self._path(settings.trial))
