@@ -1,4 +1,7 @@
-"""The ``serve``, ``doctor`` and ``keys`` commands; everything heavy is imported when it runs."""
+"""The service's commands: ``serve``, ``doctor``, ``capacity``, ``keys``.
+
+Everything heavy is imported when it runs.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +16,7 @@ def register(app: typer.Typer) -> None:
     """Add the service's commands to the ``llmemb`` command."""
     app.command()(serve)
     app.command()(doctor)
+    app.command()(capacity)
     keys = typer.Typer(
         help="API keys: who may ask the service what. A running service takes changes up within a second.",
         no_args_is_help=True,
@@ -130,6 +134,42 @@ def doctor(
         Console().print(table)
     if any(one.level == "wrong" for one in found):
         raise typer.Exit(1)
+
+
+def capacity(
+    items: Annotated[int, typer.Option(min=1, help="In the catalogue.")],
+    rps: Annotated[float, typer.Option(min=0, help="Requests a second to /recommend.")],
+    new_items_per_second: Annotated[
+        float, typer.Option(min=0, help="Put into the catalogue while it is served.")
+    ] = 0,
+    dim: Annotated[int, typer.Option(min=1, help="Width of item vectors.")] = 128,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Tell what a deployment needs, and what breaks first at that size.
+
+    From costs that were measured with the default base model on CPUs; docs/capacity.md tells how, and how
+    far they are off.
+    """
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from service.capacity import Constants, Workload, plan, rows
+
+    constants = Constants.measured()
+    found = plan(Workload(items, rps, new_items_per_second, dim), constants)
+    if as_json:
+        print(json.dumps(asdict(found), indent=1))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value, meaning in rows(found, constants):
+        table.add_row(name, value, f"[dim]{meaning}")
+    console = Console()
+    console.print(table)
+    for limit in found.limits.values():
+        console.print(f"[yellow]· {limit}")
 
 
 def _settings(bundle: Path, **options: Any) -> "Settings":

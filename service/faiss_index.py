@@ -57,7 +57,7 @@ class FaissIndex(ItemIndex):
         self._whole: Any  # what is read to the end
         self._empty: Any = None  # the lists, their centres placed
         self._gpu: Any = None
-        if len(vectors) > EXACT_ITEMS:
+        if lists_of(len(vectors)):
             self._build_lists(like)
         else:
             self._main = faiss.IndexFlatIP(vectors.shape[1])
@@ -70,7 +70,7 @@ class FaissIndex(ItemIndex):
         if like and like.lists and 1 / GROWTH < len(vectors) / like._trained_with < GROWTH:
             self._trained_with, self._empty = like._trained_with, like._empty
         if self._empty is None:
-            lists = 2 ** round(math.log2(4 * math.sqrt(len(vectors))))
+            lists = lists_of(len(vectors))
             name = f"IVF{lists},{_FAISS_NAME[self._storage]}"
             self._empty = faiss.index_factory(vectors.shape[1], name, faiss.METRIC_INNER_PRODUCT)
             sample = np.random.default_rng(0).permutation(len(vectors))[: TRAINED_ON * lists]
@@ -155,6 +155,11 @@ class FaissIndex(ItemIndex):
             searched = self._main if probes < self.lists else self._whole
             _, rows = searched.search(query[np.newaxis], k, params=parameters)
         return np.asarray(rows[0])
+
+
+def lists_of(items: int) -> int:
+    """Return how many inverted lists so many items are put into; 0: they are searched exactly."""
+    return 2 ** round(math.log2(4 * math.sqrt(items))) if items > EXACT_ITEMS else 0
 
 
 def _parameters(probes: int) -> faiss.SearchParameters:
