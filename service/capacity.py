@@ -13,7 +13,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from service.faiss_index import lists_of
-from service.live_items import RECENT, RECENT_SHARE
+from service.live_items import RECENT_SHARE, changes_kept
 
 BUSY = 0.6  # share of its time that a replica is planned to work: the rest is for peaks
 REPLICAS = 2  # at least: one may be restarted
@@ -131,7 +131,7 @@ def plan(workload: Workload, constants: Constants) -> Plan:
     embed = new * constants.new_item_seconds
     replica_bytes = cost(constants.replica_bytes, items, width)
     rebuild = cost(constants.rebuild_seconds, items, width)
-    every = max(RECENT, RECENT_SHARE * items) / new if new else None
+    every = changes_kept(items) / new if new else None
     follow = new * constants.follow_cpu_seconds
     # What every replica does, however many there are: it takes over each change, and builds its indexes.
     own = follow + (rebuild / every if every else 0)
@@ -139,7 +139,7 @@ def plan(workload: Workload, constants: Constants) -> Plan:
     replicas = max(REPLICAS, math.ceil((workload.rps * each + embed) / left)) if left > 0 else None
     embedding_cores = new * constants.new_item_cpu_seconds
     recommend_cpu = workload.rps * cost(constants.recommend_cpu_seconds, items, width)
-    found = Plan(
+    return Plan(
         replicas=replicas,
         cores=recommend_cpu + embedding_cores + (replicas or 0) * own,
         replica_bytes=replica_bytes,
@@ -151,13 +151,11 @@ def plan(workload: Workload, constants: Constants) -> Plan:
         network_bits_per_second=8 * workload.rps * constants.request_bytes,
         embedding_cores=embedding_cores,
         gpus=new * constants.tokens * FLOP_A_TOKEN / GPU_FLOPS,
-        limits={},
+        limits=_limits(each, replica_bytes, own, items * constants.record_bytes),
     )
-    found.limits.update(_limits(found, own, each, items * constants.record_bytes))
-    return found
 
 
-def _limits(found: Plan, own: float, each: float, record_bytes: float) -> dict[str, str]:
+def _limits(each: float, replica_bytes: float, own: float, record_bytes: float) -> dict[str, str]:
     """Return what does not hold any more."""
     limits = {}
     if each > SLOW_SECONDS:
@@ -165,9 +163,9 @@ def _limits(found: Plan, own: float, each: float, record_bytes: float) -> dict[s
             f"One recommendation takes {1000 * each:,.0f} ms of a replica, most of it the search. "
             "Let Milvus search: LLMEMB_INDEX_URI."
         )
-    if found.reload_bytes > LARGE_MACHINE:
+    if 2 * replica_bytes > LARGE_MACHINE:
         limits["memory"] = (
-            f"A replica holds every item: {shown_bytes(found.replica_bytes)}, twice that while it "
+            f"A replica holds every item: {shown_bytes(replica_bytes)}, twice that while it "
             "reloads. Serve parts of the catalogue (by market or category) from deployments of their own."
         )
     if own > BUSY:

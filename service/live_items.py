@@ -21,6 +21,11 @@ HEAD_SHARE = 0.2  # of the items of training
 RECENT, RECENT_SHARE = 1000, 0.01  # rows added or removed before the indexes are built anew
 
 
+def changes_kept(items: int) -> float:
+    """Return how many rows may be added or removed before the indexes of so many items are built anew."""
+    return max(RECENT, RECENT_SHARE * items)
+
+
 class LiveItems:
     """Items in rows; one that changes moves to a new row.
 
@@ -88,7 +93,7 @@ class LiveItems:
     def stale(self) -> bool:
         """Whether enough has changed for :meth:`compacted` to pay."""
         changed = self.index.added + self.index.removed
-        return changed > max(RECENT, RECENT_SHARE * self._first)
+        return changed > changes_kept(self._first)
 
     def put(
         self,
