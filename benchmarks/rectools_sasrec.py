@@ -116,10 +116,10 @@ class Watch(Callback):
 
     def inside(self) -> np.ndarray:
         """Return RecTools' own number of each item; 0 (its padding) for an item it does not know."""
-        id_map = self.model.data_preparator.item_id_map
+        # Items used only before the last max_length + 1 events of their users are not known.
+        known = self.model.data_preparator.item_id_map.external_ids
         inside = np.zeros(int(self.data["n_items"]), dtype=np.int64)
-        known = np.unique(self.data["train_items"])
-        inside[known] = id_map.convert_to_internal(known)
+        inside[known[1:].astype(np.int64)] = np.arange(1, len(known))
         return inside
 
     def users(self, module: torch.nn.Module, part: str) -> torch.Tensor:
