@@ -49,7 +49,6 @@ def rectools_scorer(
         arrays[f"{part}_offsets"] = np.append(0, np.cumsum([len(h) for h in histories]))
     np.savez(folder / "input.npz", **arrays)
     (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    (folder / "epochs.jsonl").unlink(missing_ok=True)
     subprocess.run([python, SCRIPT, folder], check=True)
     lines = (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
     output = np.load(folder / "output.npz")

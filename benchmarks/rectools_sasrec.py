@@ -3,7 +3,8 @@
     python rectools_sasrec.py FOLDER
 
 Reads ``FOLDER/input.npz`` and ``FOLDER/settings.json``, trains until validation NDCG@10 stops rising and
-writes ``FOLDER/output.npz`` and ``FOLDER/epochs.jsonl``. Knows nothing of LLMEmb.
+writes ``FOLDER/output.npz`` and ``FOLDER/epochs.jsonl``; started again, it goes on after the last whole
+epoch. Knows nothing of LLMEmb.
 """
 
 import json
@@ -26,8 +27,8 @@ def main(folder: Path) -> None:
     """Train, then write the vectors of test users and of items."""
     settings = json.loads((folder / "settings.json").read_text())
     data = dict(np.load(folder / "input.npz"))
-    seed_everything(settings["seed"])
-    watch = Watch(folder, data, settings)
+    watch = Watch(folder / "checkpoint.pt", data, settings)
+    seed_everything(settings["seed"] + 1000 * len(watch.history))  # no order of batches comes twice
     lengths = np.diff(data["train_offsets"])
     interactions = pd.DataFrame(
         {
@@ -61,16 +62,19 @@ def main(folder: Path) -> None:
     )
     watch.model = model
     model.fit(Dataset.construct(interactions))
-    np.savez(folder / "output.npz", **watch.best)
+    lines = [json.dumps(epoch) + "\n" for epoch in watch.history]
+    (folder / "epochs.jsonl").write_text("".join(lines), encoding="utf-8")
+    np.savez(folder / "output.npz", **{name: value.numpy() for name, value in watch.best.items()})
 
 
 class Watch(Callback):
-    """Times epochs, ranks validation targets after each and stops in time."""
+    """Times epochs, ranks validation targets after each, stops in time and can be resumed."""
 
-    def __init__(self, folder: Path, data: dict[str, np.ndarray], settings: dict) -> None:
-        self.folder, self.data, self.settings = folder, data, settings
-        self.history: list[dict] = []
-        self.best: dict[str, np.ndarray] = {}
+    def __init__(self, path: Path, data: dict[str, np.ndarray], settings: dict) -> None:
+        self.path, self.data, self.settings = path, data, settings
+        self.saved: dict = torch.load(path, weights_only=True) if path.exists() else {}
+        self.history: list[dict] = self.saved.get("history", [])
+        self.best: dict[str, torch.Tensor] = self.saved.get("best", {})
         self.model: SASRecModel | None = None
         self.began = 0.0
 
@@ -78,12 +82,19 @@ class Watch(Callback):
         """Stay the one watch: RecTools trains with a copy of the trainer it was given."""
         return self
 
+    def on_train_start(self, trainer: Trainer, module: torch.nn.Module) -> None:
+        """Go on from the last whole epoch."""
+        if self.saved:
+            module.torch_model.load_state_dict(self.saved["model"])
+            trainer.optimizers[0].load_state_dict(self.saved["optimizer"])
+            trainer.should_stop = self.stops()
+
     def on_train_epoch_start(self, trainer: Trainer, module: torch.nn.Module) -> None:
         """Start the clock."""
         self.began = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, module: torch.nn.Module) -> None:
-        """Stop the clock; keep the vectors if they are the best so far."""
+        """Stop the clock; keep the vectors if they are the best so far; save."""
         seconds = time.monotonic() - self.began
         module.torch_model.eval()
         with torch.inference_mode():
@@ -93,18 +104,29 @@ class Watch(Callback):
             best = max(self.history, key=lambda epoch: epoch["ndcg"], default=None)
             if best is None or ndcg > best["ndcg"]:
                 self.best = {
-                    "users": self.users(module, "test").numpy(),
-                    "items": items.numpy(),
-                    "known": known,
+                    "users": self.users(module, "test"),
+                    "items": items,
+                    "known": torch.from_numpy(known),
                 }
         module.torch_model.train()
         epoch = {"epoch": len(self.history), "ndcg": ndcg, "seconds": seconds}
         self.history.append(epoch)
         print(f"{epoch['epoch']} {ndcg:.5f} {seconds:.1f}", flush=True)
-        with (self.folder / "epochs.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(epoch) + "\n")
+        saved = {
+            "history": self.history,
+            "best": self.best,
+            "model": module.torch_model.state_dict(),
+            "optimizer": trainer.optimizers[0].state_dict(),
+        }
+        torch.save(saved, aside := self.path.with_suffix(".tmp"))
+        aside.replace(self.path)
+        trainer.should_stop = self.stops()
+
+    def stops(self) -> bool:
+        """Return whether there is nothing to be gained by a further epoch."""
         best = max(self.history, key=lambda epoch: epoch["ndcg"])
-        trainer.should_stop = epoch["epoch"] - best["epoch"] >= self.settings["patience"]
+        waited = len(self.history) - 1 - best["epoch"]
+        return waited >= self.settings["patience"] or len(self.history) >= self.settings["epochs"]
 
     def items(self, module: torch.nn.Module) -> tuple[np.ndarray, torch.Tensor]:
         """Return which items RecTools knows and all items' vectors, unknown ones zero."""
