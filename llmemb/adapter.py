@@ -1,11 +1,12 @@
 """Projected LLM vectors to item vectors in the SRS space; the piece that RAT trains beside the SRS."""
 
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class AdapterSettings(BaseModel):
@@ -35,12 +36,20 @@ class Adapter(nn.Module):
     def forward(self, projected: Tensor) -> Tensor:
         """Return item vectors in the SRS space."""
         if self.gate is None:
-            adapted: Tensor = self.experts[0](projected)
-            return adapted
+            return self._adapted(self.experts[0], projected)
         weights = self.gate(projected).softmax(-1)
-        outputs = torch.stack([expert(projected) for expert in self.experts], dim=-1)
+        outputs = torch.stack([self._adapted(expert, projected) for expert in self.experts], dim=-1)
         mixed: Tensor = (outputs @ weights[..., None]).squeeze(-1)
         return mixed
+
+    def _adapted(self, layers: Any, projected: Tensor) -> Tensor:
+        if self.training and self.settings.hidden:
+            # A training batch has more items than the SRS has dimensions: one product for all of them.
+            first, last = layers
+            bias = F.linear(first.bias, last.weight, last.bias)
+            return F.linear(projected, last.weight @ first.weight, bias)
+        adapted: Tensor = layers(projected)
+        return adapted
 
     @classmethod
     def rebuild(cls, settings: AdapterSettings, tensors: dict[str, Tensor]) -> Self:

@@ -23,6 +23,7 @@ CORE_ORDER = [
     "prompt",
     "base_model",
     "forward",
+    "dropout",
     "text_tree",
     "tree_attention",
     "fused",

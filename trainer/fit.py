@@ -3,14 +3,14 @@
 The collaborative SRS (IDs only) and RAT (adapted LLM vectors) both run through it.
 """
 
+import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from llmemb.encoder import best_device
 from llmemb.errors import DataError, LLMEmbError
@@ -130,8 +129,7 @@ def fit(
         fused=True,
     )
     steps = math.ceil(len(items) / settings.batch_size)
-    averaged = AveragedModel(model, avg_fn=_moving_average(settings.averaged_epochs * steps))
-    mean_model = cast("Recommender[Table]", averaged.module)
+    averaged = copy.deepcopy(model)
     offsets = settings.logit_adjustment * torch.from_numpy(split.popularity).clamp(min=1).log()
     offsets += usual_score(settings.loss, settings.negatives, len(model.table.candidates))
     offsets = offsets.to(device)
@@ -144,26 +142,25 @@ def fit(
         rng = np.random.default_rng((seed, number))
         model.train()
         total, count = 0.0, 0
-        with _bfloat16_products():
-            for batch in training_batches(items, lengths, settings.batch_size, rng):
-                loss, targets = _batch_loss(model, *batch, offsets, settings)
-                if extra_loss is not None:
-                    loss = loss + extra_loss(torch.unique(targets))
-                if not torch.isfinite(loss):
-                    raise LLMEmbError(
-                        f"training diverged in epoch {number} (the loss is {loss.item()}); "
-                        "lower the stage's learning_rate"
-                    )
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
-                optimizer.step()
-                averaged.update_parameters(model)
-                total += loss.item() * len(targets)
-                count += len(targets)
-        ndcg = validation_ndcg(mean_model, split)
+        for i, batch in enumerate(training_batches(items, lengths, settings.batch_size, rng)):
+            loss, targets = _batch_loss(model, *batch, offsets, settings)
+            if extra_loss is not None:
+                loss = loss + extra_loss(torch.unique(targets))
+            if not torch.isfinite(loss):
+                raise LLMEmbError(
+                    f"training diverged in epoch {number} (the loss is {loss.item()}); "
+                    "lower the stage's learning_rate"
+                )
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
+            optimizer.step()
+            _average(averaged, model, number * steps + i, settings.averaged_epochs * steps)
+            total += loss.item() * len(targets)
+            count += len(targets)
+        ndcg = validation_ndcg(averaged, split)
         if not history or ndcg > max(epoch.ndcg for epoch in history):
-            weights = mean_model.state_dict()
+            weights = averaged.state_dict()
             best_weights = {name: value.clone() for name, value in weights.items()}
             best = number
         else:
@@ -186,24 +183,11 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-@contextmanager
-def _bfloat16_products() -> Iterator[None]:
-    """Let matrix products round what they multiply, not what they sum, where the device gains by it."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def _moving_average(steps: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Return an exponential moving average over about so many steps, fewer where fewer were made."""
-
-    def average(mean: Tensor, value: Tensor, made: Tensor | int) -> Tensor:
-        return mean.lerp(value, max(1 / (1 + steps), 9 / (10 + int(made))))
-
-    return average
+def _average(mean: nn.Module, model: nn.Module, made: int, steps: float) -> None:
+    """Move ``mean`` towards a step's weights: a moving average of about ``steps``, of fewer at first."""
+    weight = max(1 / (1 + steps), 9 / (10 + made)) if made else 1.0
+    with torch.no_grad():
+        torch._foreach_lerp_(list(mean.parameters()), list(model.parameters()), weight)
 
 
 def _batch_loss(
@@ -265,7 +249,7 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 def _save(
     path: Path,
     model: Recommender[Table],
-    averaged: AveragedModel,
+    averaged: Recommender[Table],
     optimizer: torch.optim.Optimizer,
     best_weights: dict[str, Tensor],
     history: list[Epoch],
@@ -283,7 +267,7 @@ def _save(
 def _resume(
     path: Path,
     model: Recommender[Table],
-    averaged: AveragedModel,
+    averaged: Recommender[Table],
     optimizer: torch.optim.Optimizer,
 ) -> tuple[list[Epoch], dict[str, Tensor]]:
     """Load a checkpoint, where there is one; return the epochs done and the best weights."""

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import fully_shard
 from transformers.pytorch_utils import Conv1D
 
 from llmemb.base_model import BaseModel
+from llmemb.dropout import Dropout
 from llmemb.encoder import (
     EncoderSettings,
     base_config,
@@ -30,6 +31,7 @@ from llmemb.files import json_bytes
 from trainer import processes
 from trainer.presets import ScftSettings
 
+ADAPTER = "default"  # PEFT's name for the one there is
 LAYERS = "num_hidden_layers"  # transformers' name for it
 POOLING_MODES = {"mean": "mean", "last": "lasttoken", "eos": "lasttoken"}
 
@@ -61,6 +63,9 @@ def model_with_lora(
         base_model_name_or_path=base.name_or_path,
     )
     transformer.model = get_peft_model(transformer.model, lora)
+    for name in [name for name, _ in transformer.model.named_modules()]:
+        if name.endswith(f".lora_dropout.{ADAPTER}") and settings.lora_dropout:
+            transformer.model.set_submodule(name, Dropout(settings.lora_dropout))
     if settings.shard and processes.count() > 1:
         _shard(transformer.model.get_base_model(), device)
     return with_pooling(transformer, encoder, device)

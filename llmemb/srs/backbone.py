@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llmemb.srs.packing import Packing
+
 BackboneName = Literal["sasrec", "gru4rec", "bert4rec"]
 
 
@@ -92,26 +94,28 @@ class Backbone(nn.Module):
 class CausalBackbone(Backbone):
     """A backbone that reads from left to right and predicts at each position the next item."""
 
-    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """Return the user vector after each position, float ``[batch, length, width]``.
+    def forward(self, vectors: Tensor, packing: Packing) -> Tensor:
+        """Return the user vector after each position, float ``[positions, width]``.
 
-        Position ``t`` has seen items ``0..t`` and no later one; arguments as in
-        :meth:`Backbone.user_vectors`.
+        A position has seen the items of its sequence up to its own and no later one.
+
+        Args:
+            vectors: float ``[batch, length, width]`` item vectors.
+            packing: of the sequences, none longer than ``max_length``.
         """
         raise NotImplementedError
 
     def user_vectors(self, vectors: Tensor, lengths: Tensor) -> Tensor:
         """See :meth:`Backbone.user_vectors`: the state after the last item."""
-        states = self(vectors, lengths)
-        last: Tensor = states[torch.arange(len(lengths), device=lengths.device), lengths - 1]
+        packing = Packing(lengths)
+        last: Tensor = self(vectors, packing).index_select(0, packing.last)
         return last
 
     def training_states(self, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Backbone.training_states`: every item but the first, from those before it."""
-        states = self(vectors[:, :-1], lengths - 1)
         predicted = torch.arange(vectors.shape[1], device=lengths.device) < lengths[:, None]
         predicted[:, 0] = False
-        return predicted, states[predicted[:, 1:]]
+        return predicted, self(vectors, Packing(lengths - 1))
 
     def read_in_training(self, predicted: Tensor, lengths: Tensor) -> Tensor:
         """See :meth:`Backbone.read_in_training`: all that stand before the predicted item."""

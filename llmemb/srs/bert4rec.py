@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from llmemb.dropout import Dropout
 from llmemb.srs.backbone import Backbone, BackboneSettings
+from llmemb.srs.packing import Packing
 from llmemb.srs.transformer import Block
 
 MASKED_SHARE = 0.3  # of the items of a training sequence
@@ -18,8 +20,9 @@ class BERT4Rec(Backbone):
         self.mask = nn.Parameter(torch.randn(width) * width**-0.5)
         # Counted from the end: the mask behind a sequence of any length stands at position 0.
         self.positions = nn.Embedding(settings.max_length + 1, width)
-        self.dropout = nn.Dropout(settings.dropout)
-        self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.blocks))
+        self.dropout = Dropout(settings.dropout)
+        blocks = (Block(settings, causal=False) for _ in range(settings.blocks))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.positions.weight, std=width**-0.5)
 
@@ -29,7 +32,8 @@ class BERT4Rec(Backbone):
         longer = torch.cat([vectors, vectors[:, :1]], dim=1)
         masked = torch.zeros(longer.shape[:2], dtype=torch.bool, device=longer.device)
         masked[rows, lengths] = True
-        return self._states(longer, masked, lengths + 1)[rows, lengths]
+        packing = Packing(lengths + 1)
+        return self._states(longer, masked, packing).index_select(0, packing.last)
 
     def training_states(self, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Backbone.training_states`: a random share of the items, and often the last one.
@@ -43,7 +47,9 @@ class BERT4Rec(Backbone):
         # One item at least stays to be read.
         masked[torch.arange(len(lengths), device=lengths.device), lengths - 1] |= last
         masked[:, 0] &= ~(masked.sum(1) == lengths)
-        return masked, self._states(vectors, masked, lengths)[masked]
+        packing = Packing(lengths)
+        asked = packing.pack(masked).nonzero()[:, 0]
+        return masked, self._states(vectors, masked, packing).index_select(0, asked)
 
     def read_in_training(self, predicted: Tensor, lengths: Tensor) -> Tensor:
         """See :meth:`Backbone.read_in_training`: all that are not masked, on both sides."""
@@ -51,14 +57,12 @@ class BERT4Rec(Backbone):
         readable = ~predicted & (steps < lengths[:, None])
         return readable[predicted.nonzero()[:, 0]]
 
-    def _states(self, vectors: Tensor, masked: Tensor, lengths: Tensor) -> Tensor:
-        vectors = torch.where(masked[:, :, None], self.mask, vectors)
-        steps = torch.arange(vectors.shape[1], device=vectors.device)
-        from_the_end = lengths[:, None] - 1 - steps
-        readable = from_the_end >= 0
-        places = self.positions(from_the_end.clamp(min=0))
-        x = self.dropout(vectors * self.settings.width**0.5 + places)
+    def _states(self, vectors: Tensor, masked: Tensor, packing: Packing) -> Tensor:
+        """Return the state of each position, float ``[positions, width]``."""
+        items = torch.where(packing.pack(masked)[:, None], self.mask, packing.pack(vectors))
+        from_the_end = packing.lengths.repeat_interleave(packing.lengths) - 1 - packing.steps
+        x = self.dropout(items * self.settings.width**0.5 + self.positions(from_the_end))
         for block in self.blocks:
-            x = block(x, readable)
+            x = block(x, packing)
         normed: Tensor = self.norm(x)
         return normed

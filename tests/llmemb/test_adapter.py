@@ -35,3 +35,20 @@ def test_it_is_rebuilt_from_its_tensors(experts: int) -> None:
     projected = torch.randn(3, 6)
     assert torch.equal(again(projected), adapter(projected))
     assert not any(parameter.requires_grad for parameter in again.parameters())
+
+
+@pytest.mark.parametrize("experts", [1, 3])
+def test_two_layers_are_one_product_in_training_with_the_same_result(experts: int) -> None:
+    torch.manual_seed(0)
+    shape = AdapterSettings(inputs=20, hidden=30, experts=experts, outputs=5)
+    adapter = Adapter(shape).double()
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter)
+    projected = torch.randn(40, 20, dtype=torch.float64)
+    found, gradients = [], []
+    for training in (True, False):
+        adapted = adapter.train(training)(projected)
+        found.append(adapted)
+        gradients.append(torch.autograd.grad(adapted.sin().sum(), list(adapter.parameters())))
+    assert torch.allclose(*found)
+    assert all(torch.allclose(a, b) for a, b in zip(*gradients, strict=True))

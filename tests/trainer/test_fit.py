@@ -53,7 +53,7 @@ def test_every_backbone_learns_the_next_item(
     split: LeaveOneOut, tmp_path: Path, backbone: BackboneName
 ) -> None:
     model = id_model(backbone)
-    fit(model, split, settings(epochs=25, learning_rate=1e-2), seed=0, folder=tmp_path)
+    fit(model, split, settings(epochs=60, learning_rate=1e-2), seed=0, folder=tmp_path)
     assert validation_ndcg(model, split) > 0.8
 
 

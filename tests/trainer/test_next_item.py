@@ -36,6 +36,7 @@ def test_the_full_softmax_is_cross_entropy_with_its_gradients(
     monkeypatch: pytest.MonkeyPatch, chunk_rows: int
 ) -> None:
     monkeypatch.setattr(next_item, "CHUNK_BYTES", 4 * 10 * chunk_rows)
+    monkeypatch.setattr(next_item, "CHUNK_ROWS", 1)
     states, positive, vectors = batch()
     expected = F.cross_entropy(states @ vectors.T, positive)
     wanted = torch.autograd.grad(3 * expected, (states, vectors))
@@ -140,6 +141,7 @@ def test_softmax_with_repeats_is_cross_entropy_over_biased_scores(
     monkeypatch: pytest.MonkeyPatch, chunk_rows: int
 ) -> None:
     monkeypatch.setattr(next_item, "CHUNK_BYTES", 4 * 5 * chunk_rows)
+    monkeypatch.setattr(next_item, "CHUNK_ROWS", 1)
     states, _, vectors = batch()
     bias = torch.tensor(-1.5, dtype=torch.float64, requires_grad=True)
     repeats, positive, negatives, met = repeated(bias)
