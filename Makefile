@@ -50,7 +50,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format
 
 quality: $(VENV)/.dev $(VENV)/.base-model .venv-rectools/.done
-	$(BIN)/python benchmarks/quality.py $(DATA)
+	$(BIN)/python benchmarks/quality.py $(DATA) --page
 
 encode: $(VENV)/.dev $(VENV)/.base-model $(patsubst %,.venv-%/.done,infinity llama-cpp openvino)
 	$(BIN)/python benchmarks/encode.py $(DATA)

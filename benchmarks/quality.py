@@ -3,9 +3,9 @@
     make quality DATA=data/beauty            # all of it; hours on two cores, resumed where it was
     python benchmarks/quality.py data/beauty --only 'id/*' --seeds 1
 
-Writes ``results/quality-<data>.json`` when the rows asked for are there and, with all of them,
-``docs/results.md``. What was measured is kept in ``results/quality-<data>``, the rank of every test user's
-target included: an interrupted run goes on where it was, and the report can be written without training.
+Writes ``results/quality-<data>.json`` and, with ``--page``, ``docs/results.md`` from all rows that are there.
+What was measured is kept in ``results/quality-<data>``, the rank of every test user's target included: an
+interrupted run goes on where it was, and ``--seeds 0`` writes the report without training a row.
 Cheapest rows first, the first seed of all before the second of any. Nothing here is tuned: settings come
 from the presets, which were chosen on validation.
 """
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--rectools", type=Path, default=Path(".venv-rectools/bin/python"), help="its Python"
     )
+    parser.add_argument("--page", action="store_true", help="write docs/results.md as well")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
     arguments = parser.parse_args()
     data = read_dataset(arguments.data)
@@ -53,15 +54,14 @@ def main() -> None:
         base = find_base_model(arguments.base_model)
         kept = arguments.results / f"quality-{data.facts.name}"
         workshop = Workshop(data, base, work, kept, progress, arguments.rectools)
-        found: Found = {}
         rows = [row for row in all_rows() if any(fnmatch(row.name, one) for one in arguments.only)]
         for seed, row in itertools.product(range(arguments.seeds), rows):
-            if seed not in row.seeds:
-                continue
-            print(f"{row.name}, seed {seed}", file=sys.stderr)
-            found.setdefault(row, {})[seed] = workshop.measure(row, seed)
+            if seed in row.seeds:
+                print(f"{row.name}, seed {seed}", file=sys.stderr)
+                workshop.measure(row, seed)
+        found = workshop.found()
         path = write(workshop, found, arguments.results)
-        if arguments.only == ["*"] and arguments.seeds == SEEDS:
+        if arguments.page:
             write_results_page(path, workshop, found)
     print(path)
 

@@ -108,8 +108,6 @@ def _peer(rows: Rows) -> Iterator[dict[str, Any]]:
     if "rectools/sasrec" not in rows or "id/sasrec/softmax" not in rows:
         return
     ours, theirs = rows["id/sasrec/softmax"], rows["rectools/sasrec"]
-    line = "an epoch of RecTools' SASRec over one of ours, same shape, loss and batch"
-    yield _at_least(line, _seconds(theirs) / _seconds(ours), 3)
     difference = _mean(ours, "full", "all", "NDCG@10") - _mean(theirs, "full", "all", "NDCG@10")
     line = "NDCG@10, full, of id/sasrec/softmax less that of rectools/sasrec"
     yield _at_least(line, difference, 0)
@@ -139,7 +137,3 @@ def _ratio(
     ours: dict[int, Measured], theirs: dict[int, Measured], protocol: str, group: str, metric: str
 ) -> float:
     return _mean(ours, protocol, group, metric) / _mean(theirs, protocol, group, metric)
-
-
-def _seconds(seeds: dict[int, Measured]) -> float:
-    return float(np.mean([one.train_seconds / one.epochs for one in seeds.values()]))

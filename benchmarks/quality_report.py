@@ -29,11 +29,13 @@ def write_results_page(results: Path, workshop: Workshop, found: Found) -> None:
     """Draw the pictures and write the tables between the page's markers for this data set."""
     name = workshop.data.facts.name
     report = json.loads(results.read_bytes())
-    pictures = {
-        "gain by popularity of the target": _gain_by_popularity(workshop, found),
-        "ablations": _ablations(found),
-        "the catalogue's vectors": _map(workshop),
-    }
+    measured = {row.name for row in found}
+    pictures = {}
+    if any(f"default/{backbone}" in measured for backbone in BACKBONES):
+        pictures["gain by popularity of the target"] = _gain_by_popularity(workshop, found)
+    if "default/sasrec" in measured:
+        pictures["ablations"] = _ablations(found)
+        pictures["the catalogue's vectors"] = _map(workshop)
     lines = [_machine(report), "", "Full ranking, all items:", "", *_table(report, "full"), ""]
     lines += ["Seen items left out (`unseen`):", "", *_table(report, "unseen"), ""]
     lines += ["The target among 100 fixed negatives:", "", *_table(report, "sampled100"), ""]
@@ -61,15 +63,21 @@ def _machine(report: dict[str, Any]) -> str:
     machine = report["machine"]
     return (
         f"{report['date']}, {machine['cores']} cores ({machine['cpu']}), {machine['ram_gib']} GiB, "
-        f"GPU: {machine['gpu'] or 'none'}; mean ± standard deviation of {report['runs']} seeds; "
+        f"GPU: {machine['gpu'] or 'none'}; mean ± standard deviation of up to {report['runs']} seeds; "
         f"`{report['command']}` at {report['commit'][:12]}."
     )
 
 
 def _table(report: dict[str, Any], protocol: str) -> list[str]:
-    head = ["", *(f"{metric} {group}" for group, metric in COLUMNS), "s an epoch", "epochs"]
+    head = [
+        "",
+        *(f"{metric} {group}" for group, metric in COLUMNS),
+        "s an epoch",
+        "epochs",
+        "seeds",
+    ]
     lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
-    for name in (row.name for row in all_rows()):
+    for name in (row.name for row in all_rows() if row.name in report["rows"]):
         row = report["rows"][name]
         cells = [
             f"{np.mean(v['seeds']):.4f} ± {np.std(v['seeds']):.4f}"
@@ -77,7 +85,9 @@ def _table(report: dict[str, Any], protocol: str) -> list[str]:
         ]
         epochs = float(np.mean(row["epochs"]))
         speed = f"{row['train_seconds'] / epochs:.1f}" if epochs else ""
-        lines.append(f"| `{name}` | {' | '.join(cells)} | {speed} | {epochs:.0f} |")
+        lines.append(
+            f"| `{name}` | {' | '.join(cells)} | {speed} | {epochs:.0f} | {len(row['epochs'])} |"
+        )
     return lines
 
 
@@ -90,7 +100,10 @@ def _gain_by_popularity(workshop: Workshop, found: Found) -> plt.Figure:
     labels = bucket_labels()
     places = np.arange(len(labels))
     for i, backbone in enumerate(BACKBONES):
-        gain = gains(rows[f"default/{backbone}"]) - gains(rows[best_of(rows, f"id/{backbone}/")])
+        best = best_of(rows, f"id/{backbone}/")
+        if f"default/{backbone}" not in rows or best is None:
+            continue
+        gain = gains(rows[f"default/{backbone}"]) - gains(rows[best])
         heights = [gain[bucket == b].mean() for b in range(len(labels))]
         axes.bar(places + 0.27 * (i - 1), heights, 0.25, label=backbone)
     axes.set_xticks(places, labels)
@@ -105,7 +118,8 @@ def _ablations(found: Found) -> plt.Figure:
     rows = {row.name: seeds for row, seeds in found.items()}
     whole = gains(rows["default/sasrec"])
     figure, axes = plt.subplots(figsize=(8, 4.5))
-    names = ["raw/sasrec", *(f"ablation/{lever}" for lever in ABLATIONS)]
+    wanted = ["raw/sasrec", *(f"ablation/{lever}" for lever in ABLATIONS)]
+    names = [name for name in wanted if name in rows]
     for place, name in enumerate(reversed(names)):
         difference = gains(rows[name]) - whole
         low, high = np.quantile(resampled_means(difference), [0.025, 0.975])

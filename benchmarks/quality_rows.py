@@ -138,34 +138,43 @@ class Workshop:
     progress: Progress
     peer_python: Path
 
-    def measure(self, row: Row, seed: int) -> Measured:
-        """Train and rank a row with one seed, or find it measured."""
-        run = self.run(row, seed)
-        inputs = {"row": row.kind, "data": run.data.facts.fingerprint, "settings": _settings(run)}
-        key = stage_key(inputs)
-        path = self.kept / row.name.replace("/", "-") / f"{seed}.safetensors"
-        if path.exists():
-            with safe_open(path, "numpy") as file:
-                facts = json.loads(file.metadata()["measured"])
-                if facts.pop("key") == key:
-                    return Measured(file.get_tensor("ranks"), **facts)
+    def found(self) -> Found:
+        """Return all that was measured so far."""
+        kept = {row: {seed: self.find(row, seed) for seed in row.seeds} for row in all_rows()}
+        rows = {row: {s: one for s, one in seeds.items() if one} for row, seeds in kept.items()}
+        return {row: seeds for row, seeds in rows.items() if seeds}
 
+    def find(self, row: Row, seed: int) -> Measured | None:
+        """Return what a row was measured to be with one seed; ``None``: it was not, with these settings."""
+        path = self._path(row, seed)
+        if not path.exists():
+            return None
+        with safe_open(path, "numpy") as file:
+            facts = json.loads(file.metadata()["measured"])
+            if facts.pop("key") != self._key(row, self.run(row, seed)):
+                return None
+            return Measured(file.get_tensor("ranks"), **facts)
+
+    def measure(self, row: Row, seed: int) -> None:
+        """Train and rank a row with one seed, unless that is done."""
+        if self.find(row, seed):
+            return
+        run = self.run(row, seed)
+        key = self._key(row, run)
         folder = self.work / f"row-{row.kind}-{key[:16]}"
         folder.mkdir(exist_ok=True)
         scorer, history = self._train(row, run, folder)
         found = ranks(scorer, run.data.split, "test")
-        measured = Measured(
-            np.minimum(found.full, 255).astype(np.uint8),
-            report=evaluation_report(found, run.data.split, "test"),
-            epochs=len(history),
-            train_seconds=round(_seconds(history), 1),
-        )
-        facts = {name: value for name, value in vars(measured).items() if name != "ranks"}
+        facts = {
+            "report": evaluation_report(found, run.data.split, "test"),
+            "epochs": len(history),
+            "train_seconds": round(_seconds(history), 1),
+        }
+        path = self._path(row, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(path) as aside:
             metadata = {"measured": json.dumps({"key": key, **facts})}
-            save_file({"ranks": measured.ranks}, aside, metadata=metadata)
-        return measured
+            save_file({"ranks": np.minimum(found.full, 255).astype(np.uint8)}, aside, metadata)
 
     def run(self, row: Row, seed: int) -> Run:
         """Return the training run of a row; LLM stages are the same for all seeds."""
@@ -173,6 +182,15 @@ class Workshop:
         preset = build_preset(row.preset, overrides)
         data = held_out(self.data) if row.cold else self.data
         return Run(data, self.base, preset, self.work, self.progress)
+
+    def _path(self, row: Row, seed: int) -> Path:
+        return self.kept / row.name.replace("/", "-") / f"{seed}.safetensors"
+
+    def _key(self, row: Row, run: Run) -> str:
+        settings = run.preset.model_dump(mode="json", exclude={"scft": set(PLACEMENT)})
+        settings["base"] = self.base.sha256
+        data = run.data.facts.fingerprint
+        return stage_key({"row": row.kind, "data": data, "settings": settings})
 
     def _train(self, row: Row, run: Run, folder: Path) -> tuple[Scorer, list[dict[str, Any]]]:
         if row.kind == "popularity":
@@ -196,11 +214,6 @@ def held_out(data: Dataset) -> Dataset:
         split=data.split.holding_out(HELD_OUT, HELD_OUT_SEED),
         facts=data.facts.model_copy(update={"fingerprint": fingerprint}),
     )
-
-
-def _settings(run: Run) -> dict[str, Any]:
-    settings = run.preset.model_dump(mode="json", exclude={"scft": set(PLACEMENT)})
-    return settings | {"base": run.base.sha256}
 
 
 def _llm_initialised(run: Run, folder: Path) -> Scorer:

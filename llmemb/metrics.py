@@ -22,7 +22,7 @@ def target_ranks(scores: Tensor, targets: Tensor) -> Tensor:
     """
     of_target = scores.gather(1, targets[:, None])
     # Not ``>=``: where a score is NaN the item counts as above the target, never below.
-    return (~(scores < of_target)).sum(1) - 1
+    return scores.shape[1] - 1 - (scores < of_target).sum(1)
 
 
 def ndcg(ranks: NDArray[np.integer[Any]], k: int) -> NDArray[np.float64]:
