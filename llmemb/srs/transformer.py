@@ -39,8 +39,8 @@ class Block(nn.Module):
         """Return what each position reads, float ``[positions, width]``."""
         found = []
         for rows, real in packing.groups:
-            padded = qkv.index_select(0, rows.flatten()).view(*rows.shape, 3, self.heads, -1)
-            q, k, v = padded.permute(2, 0, 3, 1, 4)
+            padded = qkv if packing.even else qkv.index_select(0, rows.flatten())
+            q, k, v = padded.view(*rows.shape, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
             read = F.scaled_dot_product_attention(
                 q,
                 k,
@@ -50,4 +50,4 @@ class Block(nn.Module):
                 dropout_p=self.p if self.training else 0.0,
             )
             found.append(read.transpose(1, 2).flatten(2).flatten(0, 1))
-        return torch.cat(found).index_select(0, packing.back)
+        return found[0] if packing.even else torch.cat(found).index_select(0, packing.back)

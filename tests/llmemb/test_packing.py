@@ -34,3 +34,17 @@ def test_groups_for_attention_hold_whole_sequences_and_are_put_back(lengths: lis
         assert rows.numel() <= ATTENTION_POSITIONS or len(rows) == 1
         steps = packing.steps[rows]
         assert torch.equal(steps[real], torch.arange(rows.shape[1]).expand_as(rows)[real])
+
+
+@given(LENGTHS)
+def test_even_means_that_the_only_group_is_the_table(lengths: list[int]) -> None:
+    packing = Packing(torch.tensor(lengths))
+    tables = [rows.flatten() for rows, _ in packing.groups]
+    everything = torch.arange(sum(lengths))
+    assert packing.even == (len(tables) == 1 and torch.equal(tables[0], everything))
+
+
+def test_a_lone_sequence_is_even() -> None:
+    assert Packing(torch.tensor([300])).even
+    assert Packing(torch.tensor([4, 4, 4])).even
+    assert not Packing(torch.tensor([4, 3])).even
