@@ -38,8 +38,11 @@ class Adapter(nn.Module):
         if self.gate is None:
             return self._adapted(self.experts[0], projected)
         weights = self.gate(projected).softmax(-1)
-        outputs = torch.stack([self._adapted(expert, projected) for expert in self.experts], dim=-1)
-        mixed: Tensor = (outputs @ weights[..., None]).squeeze(-1)
+        parts = [
+            weights[..., i, None] * self._adapted(expert, projected)
+            for i, expert in enumerate(self.experts)
+        ]
+        mixed: Tensor = sum(parts[1:], parts[0])
         return mixed
 
     def _adapted(self, layers: Any, projected: Tensor) -> Tensor:
