@@ -79,16 +79,18 @@ def _table(report: dict[str, Any], protocol: str) -> list[str]:
     lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     for name in (row.name for row in all_rows() if row.name in report["rows"]):
         row = report["rows"][name]
-        cells = [
-            f"{np.mean(v['seeds']):.4f} ± {np.std(v['seeds']):.4f}"
-            for v in (row[protocol][group][metric] for group, metric in COLUMNS)
-        ]
+        cells = [_cell(row[protocol][group][metric]["seeds"]) for group, metric in COLUMNS]
         epochs = float(np.mean(row["epochs"]))
         speed = f"{row['train_seconds'] / epochs:.1f}" if epochs else ""
         lines.append(
             f"| `{name}` | {' | '.join(cells)} | {speed} | {epochs:.0f} | {len(row['epochs'])} |"
         )
     return lines
+
+
+def _cell(seeds: list[float]) -> str:
+    mean = f"{np.mean(seeds):.4f}"
+    return f"{mean} ± {np.std(seeds):.4f}" if len(seeds) > 1 else mean
 
 
 def _gain_by_popularity(workshop: Workshop, found: Found) -> plt.Figure:
@@ -125,7 +127,9 @@ def _ablations(found: Found) -> plt.Figure:
         low, high = np.quantile(resampled_means(difference), [0.025, 0.975])
         axes.barh(place, difference.mean(), color="tab:blue" if high < 0 else "tab:grey")
         axes.plot([low, high], [place, place], color="black", linewidth=1)
-    axes.set_yticks(range(len(names)), [name.removeprefix("ablation/") for name in reversed(names)])
+    seeds = {name: f"{len(rows[name])} seed{'s' * (len(rows[name]) > 1)}" for name in names}
+    labels = [f"{name.removeprefix('ablation/')} ({seeds[name]})" for name in reversed(names)]
+    axes.set_yticks(range(len(names)), labels)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("NDCG@10, full ranking, less that of default/sasrec (95% interval over users)")
     return figure
