@@ -30,13 +30,13 @@ from transformers import PrinterCallback, TrainerCallback
 
 from llmemb.base_model import BaseModel
 from llmemb.catalogue import Attributes
-from llmemb.encoder import EncoderSettings, best_device, best_dtype
+from llmemb.encoder import EncoderSettings, best_device
 from llmemb.errors import DataError, SettingsError
 from llmemb.interactions import Sequences
 from llmemb.prompt import PromptTemplate
 from trainer import processes
 from trainer.cooccurrence import neighbours
-from trainer.lora import model_with_lora, write_encoder
+from trainer.lora import model_with_lora, training_dtype, write_encoder
 from trainer.presets import ScftSettings
 from trainer.scft_loss import CatalogueContrast, CatalogueLoss, ViewsLoss
 from trainer.steps import LOSSES, Step
@@ -109,7 +109,7 @@ def train_scft(
         learning_rate=settings.learning_rate,
         warmup_steps=min(math.ceil(settings.warmup * steps), steps - 1),
         lr_scheduler_type="cosine",
-        bf16=best_dtype(best_device()) == torch.bfloat16,
+        bf16=training_dtype(best_device()) == torch.bfloat16,
         use_cpu=best_device().type == "cpu",
         batch_sampler=_in_order,
         dataloader_drop_last=True,

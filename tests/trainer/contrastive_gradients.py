@@ -26,7 +26,7 @@ def gradients_and_memory(base: Path, pairs: int, cache: int | None) -> tuple[lis
     torch.manual_seed(0)
     settings = ScftSettings(gradient_cache=cache)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lora, "best_dtype", lambda _: torch.float32)
+        patch.setattr(lora, "training_dtype", lambda _: torch.float32)
         model = lora.model_with_lora(find_base_model(str(base)), EncoderSettings(), settings)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # it begins at zero, where dropout would not be seen

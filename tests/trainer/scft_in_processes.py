@@ -73,7 +73,7 @@ def fine_tune(
     folder.mkdir(exist_ok=True, parents=True)
     with pytest.MonkeyPatch.context() as patch, suppress(KilledError):
         for module in (lora, scft):
-            patch.setattr(module, "best_dtype", lambda _: torch.float32)
+            patch.setattr(module, "training_dtype", lambda _: torch.float32)
         scft.train_scft(
             FILMS,
             TEMPLATE,

@@ -19,6 +19,7 @@ from llmemb.prompt import PromptTemplate
 from trainer import scft as scft_module
 from trainer import scft_loss
 from trainer.cooccurrence import neighbours
+from trainer.lora import training_dtype
 from trainer.presets import ScftSettings
 from trainer.scft import train_scft
 from trainer.steps import Step
@@ -251,6 +252,11 @@ def test_one_step_still_trains(tmp_path: Path, base: Path) -> None:
     one = train(tmp_path / "one", base, batch_size=24, epochs=1)
     blank = train(tmp_path / "blank", base, batch_size=24, epochs=1, learning_rate=1e-12)
     assert weights(one) != weights(blank)
+
+
+def test_a_cpu_without_amx_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert training_dtype(torch.device("cpu")) is torch.float32
 
 
 def test_what_cannot_be_trained_is_one_line(tmp_path: Path, base: Path) -> None:
