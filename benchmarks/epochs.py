@@ -6,22 +6,17 @@ All three: softmax over all items, the same width, depth, length, dropout and ba
 after the epoch, the peer's does not. Writes ``results/epochs.json``.
 """
 
-import argparse
 import os
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import torch
-from quality_rows import PLAIN, Row, Workshop
+from quality_rows import PLAIN, Row, open_workshop, workshop_arguments
 from rectools_peer import rectools_scorer
-from report import RESULTS, must_show, write_report
-from rich.console import Console
+from report import must_show, write_report
 
-from llmemb.base_model import DEFAULT_BASE_MODEL, find_base_model
-from trainer.dataset import read_dataset
 from trainer.fit import Epoch
-from trainer.progress import Progress
 from trainer.rat import adapted_model, collaborative_model, train_collaborative, train_rat
 from trainer.train import Run
 
@@ -30,25 +25,15 @@ LEAST = 3  # times as fast as the peer
 
 def main() -> None:
     """Time whole epochs in turns and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="prepared data (`llmemb data prepare`)")
-    parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="the LLM")
-    parser.add_argument("--work", type=Path, help="where LLM vectors are kept (<data>.quality)")
-    parser.add_argument(
-        "--rectools", type=Path, default=Path(".venv-rectools/bin/python"), help="its Python"
-    )
+    parser = workshop_arguments(__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    data = read_dataset(arguments.data)
-    work = arguments.work or arguments.data.with_name(f"{arguments.data.name}.quality")
-    base = find_base_model(arguments.base_model)
-    workshop = Workshop(
-        data, base, work, RESULTS, Progress(Console(stderr=True)), arguments.rectools
-    )
+    workshop = open_workshop(arguments)
     one_epoch = ("collaborative.epochs=1", "rat.epochs=1")
     loss = ("collaborative.loss=softmax", "rat.loss=softmax", "rat.logit_adjustment=0")
     row = Row("", "adapted", overrides=(*PLAIN, *loss, *one_epoch, "scft.epochs=0"))
     run = workshop.run(row, seed=0)
+    facts = run.data.facts
     _ = run.vectors
     seconds: dict[str, list[float]] = {"rat": [], "id": [], "rectools": []}
     for number in range(arguments.rounds):
@@ -56,7 +41,7 @@ def main() -> None:
         seconds["id"].append(id_seconds(run))
         with tempfile.TemporaryDirectory() as folder:
             split, preset = run.data.split, run.preset
-            _, history = rectools_scorer(arguments.rectools, split, preset, Path(folder))
+            _, history = rectools_scorer(workshop.peer_python, split, preset, Path(folder))
         seconds["rectools"].append(history[0]["seconds"])
         print(number, {name: round(values[-1], 1) for name, values in seconds.items()})
     faster = {
@@ -70,12 +55,13 @@ def main() -> None:
     print(
         write_report(
             "epochs",
-            f"seconds an epoch on {data.facts.name}, softmax over {data.facts.items} items",
+            f"seconds an epoch on {facts.name}, softmax over {facts.items} items",
             arguments.rounds,
             [
                 must_show(lines[name], round(ratio, 2), f">= {LEAST}", ratio >= LEAST)
                 for name, ratio in faster.items()
             ],
+            folder=arguments.results,
             threads=torch.get_num_threads(),
             omp_num_threads=os.environ.get("OMP_NUM_THREADS"),
             srs=run.preset.srs.model_dump(mode="json"),

@@ -10,7 +10,6 @@ Cheapest rows first, the first seed of all before the second of any. Nothing her
 from the presets, which were chosen on validation.
 """
 
-import argparse
 import itertools
 import sys
 from fnmatch import fnmatch
@@ -20,43 +19,35 @@ from typing import Any
 import numpy as np
 from quality_promises import promises
 from quality_report import write_results_page
-from quality_rows import SEEDS, Found, Measured, Workshop, all_rows
-from report import RESULTS, write_report
-from rich.console import Console
+from quality_rows import (
+    SEEDS,
+    Found,
+    Measured,
+    Workshop,
+    all_rows,
+    open_workshop,
+    workshop_arguments,
+)
+from report import write_report
 
-from llmemb.base_model import DEFAULT_BASE_MODEL, find_base_model
 from llmemb.errors import LLMEmbError
-from trainer.dataset import read_dataset
-from trainer.progress import Progress
 from trainer.stages import only_run
 
 
 def main() -> None:
     """Measure what is not measured yet and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="prepared data (`llmemb data prepare`)")
-    parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="the LLM")
+    parser = workshop_arguments(__doc__.splitlines()[0])
     parser.add_argument(
         "--only", nargs="+", default=["*"], metavar="PATTERN", help="rows: 'id/*' default/sasrec"
     )
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"at most ({SEEDS})")
-    parser.add_argument("--work", type=Path, help="where stages are kept (<data>.quality)")
-    parser.add_argument(
-        "--rectools", type=Path, default=Path(".venv-rectools/bin/python"), help="its Python"
-    )
     parser.add_argument("--page", action="store_true", help="write docs/results.md as well")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
     arguments = parser.parse_args()
-    data = read_dataset(arguments.data)
-    work = arguments.work or arguments.data.with_name(f"{arguments.data.name}.quality")
-    progress = Progress(Console(stderr=True))
-    with only_run(work):
-        base = find_base_model(arguments.base_model)
-        kept = arguments.results / f"quality-{data.facts.name}"
-        workshop = Workshop(data, base, work, kept, progress, arguments.rectools)
+    workshop = open_workshop(arguments)
+    with only_run(workshop.work):
         rows = [row for row in all_rows() if any(fnmatch(row.name, one) for one in arguments.only)]
         for seed, row in itertools.product(range(arguments.seeds), rows):
-            if seed in row.seeds:
+            if seed < row.runs:
                 print(f"{row.name}, seed {seed}", file=sys.stderr)
                 workshop.measure(row, seed)
         found = workshop.found()

@@ -1,5 +1,6 @@
 """The rows of the quality report: what each trains, and how one row with one seed is measured."""
 
+import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,14 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rectools_peer import rectools_scorer
+from report import RESULTS
+from rich.console import Console
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from llmemb.base_model import BaseModel
+from llmemb.base_model import DEFAULT_BASE_MODEL, BaseModel, find_base_model
 from llmemb.files import replacing_file
 from llmemb.srs import build_backbone
 from trainer.cooccurrence import cooccurrence_scorer
-from trainer.dataset import Dataset
+from trainer.dataset import Dataset, read_dataset
 from trainer.evaluate import Scorer, evaluation_report, popularity_scorer, ranks
 from trainer.fit import Recommender, fit, read_history
 from trainer.item_tables import IdTable
@@ -52,11 +55,6 @@ class Row:
     overrides: tuple[str, ...] = ()
     cold: bool = False
     runs: int = SEEDS
-
-    @property
-    def seeds(self) -> range:
-        """Return the seeds it is measured with."""
-        return range(self.runs)
 
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -151,7 +149,7 @@ class Workshop:
 
     def found(self) -> Found:
         """Return all that was measured so far."""
-        kept = {row: {seed: self.find(row, seed) for seed in row.seeds} for row in all_rows()}
+        kept = {row: {seed: self.find(row, seed) for seed in range(row.runs)} for row in all_rows()}
         rows = {row: {s: one for s, one in seeds.items() if one} for row, seeds in kept.items()}
         return {row: seeds for row, seeds in rows.items() if seeds}
 
@@ -215,6 +213,37 @@ class Workshop:
         if row.kind == "rectools":
             return rectools_scorer(self.peer_python, run.data.split, run.preset, folder)
         return _llm_initialised(run, folder), read_history(folder)
+
+
+def workshop_arguments(description: str) -> argparse.ArgumentParser:
+    """Return a parser of what :func:`open_workshop` takes, for a script to add its own to."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("data", type=Path, help="prepared data (`llmemb data prepare`)")
+    parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="the LLM")
+    parser.add_argument("--work", type=Path, help="where stages are kept (<data>.quality)")
+    parser.add_argument(
+        "--rectools", type=Path, default=Path(".venv-rectools/bin/python"), help="its Python"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
+    return parser
+
+
+def open_workshop(arguments: argparse.Namespace) -> Workshop:
+    """Read the data and find the LLM.
+
+    Raises:
+        DataError: there is no prepared data.
+        ModelError: there is no such LLM.
+    """
+    data = read_dataset(arguments.data)
+    return Workshop(
+        data,
+        find_base_model(arguments.base_model),
+        arguments.work or arguments.data.with_name(f"{arguments.data.name}.quality"),
+        arguments.results / f"quality-{data.facts.name}",
+        Progress(Console(stderr=True)),
+        arguments.rectools,
+    )
 
 
 def held_out(data: Dataset) -> Dataset:

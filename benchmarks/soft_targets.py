@@ -7,22 +7,19 @@ Its targets are ``softmax((X X' + Y Y') / 2 * tau)`` over vectors that are not n
 views its whole prompt. Trains what is not trained yet; writes ``results/soft-targets-<data>.json``.
 """
 
-import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from quality_rows import Row, Workshop, all_rows
-from report import RESULTS, write_report
-from rich.console import Console
-from scipy.special import softmax
+import torch
+from quality_rows import PAPER_SCFT, Row, open_workshop, workshop_arguments
+from report import write_report
+from torch import Tensor
+from torch.nn import functional as F
 
-from llmemb.base_model import DEFAULT_BASE_MODEL, find_base_model
+from llmemb.bundle import ENCODER
 from llmemb.encoder import load_encoder
 from llmemb.errors import LLMEmbError
-from trainer.dataset import read_dataset
-from trainer.progress import Progress
+from trainer.contrast import SoftTarget
 from trainer.stages import only_run
 
 BATCHES = 4
@@ -30,28 +27,21 @@ BATCHES = 4
 
 def main() -> None:
     """Embed some batches with the LLM as it is and as it was tuned, and write what they are pulled to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="prepared data (`llmemb data prepare`)")
-    parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="the LLM")
-    parser.add_argument("--work", type=Path, help="where stages are kept (<data>.quality)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
-    arguments = parser.parse_args()
-    data = read_dataset(arguments.data)
-    work = arguments.work or arguments.data.with_name(f"{arguments.data.name}.quality")
-    with only_run(work):
-        base = find_base_model(arguments.base_model)
-        progress = Progress(Console(stderr=True))
-        workshop = Workshop(data, base, work, arguments.results, progress, Path())
-        run = workshop.run(paper_row(), 0)
-        settings = run.preset.scft
-        items = np.random.default_rng(0).permutation(np.flatnonzero(run.seen))
-        items = items[: BATCHES * settings.batch_size]
-        prompts = [run.template.render(data.catalogue.attributes[item]) for item in items]
-        vectors = {}
+    arguments = workshop_arguments(__doc__.splitlines()[0]).parse_args()
+    workshop = open_workshop(arguments)
+    data, base = workshop.data, workshop.base
+    run = workshop.run(Row("", "adapted", "paper", PAPER_SCFT), seed=0)
+    settings = run.preset.scft
+    items = np.random.default_rng(0).permutation(np.flatnonzero(run.seen))
+    items = items[: BATCHES * settings.batch_size]
+    prompts = [run.template.render(data.catalogue.attributes[item]) for item in items]
+    vectors = {}
+    with only_run(workshop.work):
         for name, one in {"before": run.untuned(), "after": run}.items():
-            encoder = load_encoder(one.scft[0] / "encoder", base, run.preset.encoder)
-            vectors[name] = encoder.encode(prompts).astype(np.float32)
-    before, after = (unit(each) for each in vectors.values())
+            encoder = load_encoder(one.scft[0] / ENCODER, base, run.preset.encoder)
+            vectors[name] = torch.from_numpy(encoder.encode(prompts)).float()
+    cosines = F.cosine_similarity(vectors["before"], vectors["after"])
+    loss = SoftTarget(settings.temperature, learnable=False)
     path = write_report(
         f"soft-targets-{data.facts.name}",
         f"targets of the paper's SCFT loss on {data.facts.name}, {base.source}",
@@ -59,50 +49,36 @@ def main() -> None:
         [],
         folder=arguments.results,
         batch=settings.batch_size,
-        cosine_before_after=round(float((before * after).sum(1).mean()), 4),
-        **{
-            name: targets(each, settings.batch_size, settings.temperature)
-            for name, each in vectors.items()
-        },
+        cosine_before_after=round(float(cosines.mean()), 4),
+        **{name: targets(each, settings.batch_size, loss) for name, each in vectors.items()},
     )
     print(path)
 
 
-def paper_row() -> Row:
-    """Return the row whose SCFT it is; all backbones share it."""
-    return next(row for row in all_rows() if row.name == "paper/sasrec")
-
-
-def targets(vectors: NDArray[np.float32], batch: int, tau: float) -> dict[str, float]:
+def targets(vectors: Tensor, batch: int, loss: SoftTarget) -> dict[str, float]:
     """Return what items are pulled to, averaged over batches.
 
     Args:
         vectors: float32 ``[items, llm]``.
         batch: items in a batch.
-        tau: starting temperature.
+        loss: whose targets they are.
     """
     found = []
-    for x in np.split(vectors, range(batch, len(vectors), batch)):
-        dots = x @ x.T
-        soft = softmax(dots * tau, axis=1)
+    for x in torch.split(vectors, batch):
+        soft = F.softmax(loss.likeness(x, x), dim=1)
         highest = soft.argmax(1)
+        directions = F.normalize(x, dim=1)
         found.append(
             {
-                "norm": np.linalg.norm(x, axis=1).mean(),
-                "cosine_of_two_items": (unit(x) @ unit(x).T).mean(),
-                "spread_of_dot_products": dots.std(1).mean(),
-                "largest_target": soft.max(1).mean(),
-                "share_pulled_to_itself": (highest == np.arange(len(x))).mean(),
-                "items_that_others_are_pulled_to": len(np.unique(highest)),
+                "norm": x.norm(dim=1).mean(),
+                "cosine_of_two_items": (directions @ directions.T).mean(),
+                "spread_of_dot_products": (x @ x.T).std(1, correction=0).mean(),
+                "largest_target": soft.amax(1).mean(),
+                "share_pulled_to_itself": (highest == torch.arange(len(x))).float().mean(),
+                "items_that_others_are_pulled_to": len(set(highest.tolist())),
             }
         )
-    return {key: round(float(np.mean([one[key] for one in found])), 4) for key in found[0]}
-
-
-def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return vectors of length one, float32 ``[items, llm]``."""
-    lengths: NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / lengths
+    return {key: round(float(np.mean([float(one[key]) for one in found])), 4) for key in found[0]}
 
 
 if __name__ == "__main__":

@@ -50,10 +50,14 @@ class SoftTarget(nn.Module):
         """Return the loss, a scalar; arguments as in :class:`InfoNCE`."""
         hidden = _off_diagonal(same)
         logits = (x @ y.T / self.temperature).masked_fill(hidden, -torch.inf)
-        likeness = ((x @ x.T + y @ y.T) / 2 * self.temperature).masked_fill(hidden, -torch.inf)
+        likeness = self.likeness(x, y).masked_fill(hidden, -torch.inf)
         targets = F.softmax(likeness, dim=1).detach()
         columns = F.softmax(likeness.T, dim=1).detach()
         return (_soft_cross_entropy(logits, targets) + _soft_cross_entropy(logits.T, columns)) / 2
+
+    def likeness(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return what the targets are the softmax of, float ``[batch, batch]``; views as in ``forward``."""
+        return (x @ x.T + y @ y.T) / 2 * self.temperature
 
 
 def contrastive_loss(name: str, temperature: float, *, learnable: bool) -> InfoNCE | SoftTarget:

@@ -39,10 +39,11 @@ POOLING_MODES = {"mean": "mean", "last": "lasttoken", "eos": "lasttoken"}
 def training_dtype(device: torch.device) -> torch.dtype:
     """Return the number format that a training step is fastest in.
 
-    On a CPU bfloat16 wants AMX: with AVX-512's instructions for it alone, the matrix products of a
+    On x86 bfloat16 wants AMX: with AVX-512's instructions for it alone, the matrix products of a
     training step are slower than in float32 (90 against 150 GFLOP/s on a core of a Xeon).
     """
-    if device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
+    x86 = torch.cpu._is_avx512_supported()  # what x86 has at least, where bfloat16 is offered
+    if device.type == "cpu" and x86 and not torch.cpu._is_amx_tile_supported():
         return torch.float32
     return best_dtype(device)
 

@@ -254,7 +254,8 @@ def test_one_step_still_trains(tmp_path: Path, base: Path) -> None:
     assert weights(one) != weights(blank)
 
 
-def test_a_cpu_without_amx_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_x86_cpu_without_amx_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert training_dtype(torch.device("cpu")) is torch.float32
 
