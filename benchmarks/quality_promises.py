@@ -106,12 +106,14 @@ def _scft(rows: Rows, split: LeaveOneOut) -> Iterator[dict[str, Any]]:
 
 
 def _peer(rows: Rows) -> Iterator[dict[str, Any]]:
-    if "rectools/sasrec" not in rows or "id/sasrec/softmax" not in rows:
+    if "rectools/sasrec" not in rows:
         return
-    ours, theirs = rows["id/sasrec/softmax"], rows["rectools/sasrec"]
-    difference = _mean(ours, "full", "all", "NDCG@10") - _mean(theirs, "full", "all", "NDCG@10")
-    line = "NDCG@10, full, of id/sasrec/softmax less that of rectools/sasrec"
-    yield _at_least(line, difference, 0)
+    theirs = _mean(rows["rectools/sasrec"], "full", "all", "NDCG@10")
+    for name in ("default/sasrec", "id/sasrec/softmax"):
+        if name in rows:
+            difference = _mean(rows[name], "full", "all", "NDCG@10") - theirs
+            line = f"NDCG@10, full, of {name} less that of rectools/sasrec"
+            yield _at_least(line, difference, 0)
 
 
 def _at_least(line: str, value: float, least: float) -> dict[str, Any]:
