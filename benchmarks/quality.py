@@ -64,7 +64,7 @@ def write(workshop: Workshop, found: Found, folder: Path) -> Path:
         f"quality-{workshop.data.facts.name}",
         f"quality on {workshop.data.facts.name}: leave-one-out, test split, {workshop.base.source}",
         max(len(seeds) for seeds in found.values()),
-        promises(found, workshop.data.split),
+        promises(found, workshop.data),
         folder=folder,
         protocol={
             "full": "all items ranked",

@@ -4,14 +4,17 @@ What stands outside the markers is written by hand and stays.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from numpy.typing import NDArray
 from quality_promises import best_of, gains, resampled_means
 from quality_rows import ABLATIONS, BACKBONES, Found, Row, Workshop, all_rows
 
+from llmemb.catalogue import Attributes
 from llmemb.files import replacing_file
 from trainer.card import COLUMNS
 from trainer.evaluate import POPULARITY_BUCKETS, bucket_labels
@@ -22,7 +25,7 @@ from matplotlib import pyplot as plt
 
 DOCS = Path(__file__).parents[1] / "docs"
 MAPPED_ITEMS = 3000
-CATEGORY_FIELDS = ("categories", "category", "genres", "genre")
+COLOUR_FIELDS = ("categories", "category", "genres", "genre", "brand")
 
 
 def write_results_page(results: Path, workshop: Workshop, found: Found) -> None:
@@ -33,8 +36,9 @@ def write_results_page(results: Path, workshop: Workshop, found: Found) -> None:
     pictures = {}
     if any(f"default/{backbone}" in measured for backbone in BACKBONES):
         pictures["gain by popularity of the target"] = _gain_by_popularity(workshop, found)
-    if "default/sasrec" in measured:
+    if any(name.startswith("ablation/") for name in measured):
         pictures["ablations"] = _ablations(found)
+    if "default/sasrec" in measured:
         pictures["the catalogue's vectors"] = _map(workshop)
     lines = [_machine(report), "", "Full ranking, all items:", "", *_table(report, "full"), ""]
     lines += ["Seen items left out (`unseen`):", "", *_table(report, "unseen"), ""]
@@ -136,16 +140,14 @@ def _ablations(found: Found) -> plt.Figure:
 
 
 def _map(workshop: Workshop) -> plt.Figure:
-    """t-SNE of the items' vectors before SCFT, after SCFT and after RAT, coloured by category."""
+    """t-SNE of the items' vectors before SCFT, after SCFT and after RAT, coloured by category or brand."""
     by_name: dict[str, Row] = {row.name: row for row in all_rows()}
     raw = workshop.run(by_name["raw/sasrec"], 0)
     tuned = workshop.run(by_name["default/sasrec"], 0)
-    catalogue = workshop.data.catalogue
-    field = next((f for f in CATEGORY_FIELDS if f in catalogue.fields()), None)
-    labels = np.array([_first(item.get(field)) if field else "" for item in catalogue.attributes])
+    labels = item_colours(workshop.data.catalogue.attributes)
     names, counts = np.unique(labels[labels != ""], return_counts=True)
-    shown = names[np.argsort(-counts)][:8]
-    chosen = np.flatnonzero(np.isin(labels, shown) if len(shown) else labels == "")
+    shown = names[np.argsort(-counts)][:8] if len(names) else labels[:1]
+    chosen = np.flatnonzero(np.isin(labels, shown))
     chosen = np.random.default_rng(0).permutation(chosen)[:MAPPED_ITEMS]
     spaces = {
         "LLM": raw.llm_vectors,
@@ -163,6 +165,13 @@ def _map(workshop: Workshop) -> plt.Figure:
         panel.set_axis_off()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=8, markerscale=4)
     return figure
+
+
+def item_colours(items: Sequence[Attributes]) -> NDArray[np.str_]:
+    """Return what items are coloured by: the first of the fields that any has; "": an item has none."""
+    fields = (np.array([_first(item.get(field)) for item in items]) for field in COLOUR_FIELDS)
+    unknown = np.full(len(items), "")
+    return next((labels for labels in fields if (labels != "").any()), unknown)
 
 
 def _first(value: Any) -> str:

@@ -84,3 +84,16 @@ def test_the_bootstrap_finds_a_difference_only_where_there_is_one(
     assert paired_bootstrap(worse + rng.normal(0.02, 0.1, 2000), worse) < 0.01
     assert paired_bootstrap(worse + rng.normal(-0.02, 0.1, 2000), worse) > 0.99
     assert 0.05 < paired_bootstrap(rng.permutation(worse), worse) < 0.95
+
+
+def test_a_map_of_items_without_categories_is_coloured_by_brand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from quality_report import item_colours
+
+    items = [{"categories": [], "brand": "3M"}, {"title": "a bolt"}, {"brand": "Hillman"}]
+    assert item_colours(items).tolist() == ["3M", "", "Hillman"]
+    items[1]["categories"] = [["Fasteners", "Bolts"]]
+    assert item_colours(items).tolist() == ["", "Fasteners", ""]
+    assert item_colours([{"title": "a bolt"}]).tolist() == [""]
