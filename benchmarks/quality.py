@@ -21,8 +21,8 @@ from quality_promises import promises
 from quality_report import write_results_page
 from quality_rows import (
     SEEDS,
-    Found,
     Measured,
+    Rows,
     Workshop,
     all_rows,
     open_workshop,
@@ -50,21 +50,20 @@ def main() -> None:
             if seed < row.runs:
                 print(f"{row.name}, seed {seed}", file=sys.stderr)
                 workshop.measure(row, seed)
-        found = workshop.found()
-        path = write(workshop, found, arguments.results)
+        measured = workshop.rows()
+        path = write(workshop, measured, arguments.results)
         if arguments.page:
-            write_results_page(path, workshop, found)
+            write_results_page(path, workshop, measured)
     print(path)
 
 
-def write(workshop: Workshop, found: Found, folder: Path) -> Path:
-    """Write the JSON of the rows that were asked for."""
-    rows = {row.name: figures(list(seeds.values())) for row, seeds in found.items()}
+def write(workshop: Workshop, rows: Rows, folder: Path) -> Path:
+    """Write the JSON of all rows that are there."""
     return write_report(
         f"quality-{workshop.data.facts.name}",
         f"quality on {workshop.data.facts.name}: leave-one-out, test split, {workshop.base.source}",
-        max(len(seeds) for seeds in found.values()),
-        promises(found, workshop.data),
+        max(len(seeds) for seeds in rows.values()),
+        promises(rows, workshop.data),
         folder=folder,
         protocol={
             "full": "all items ranked",
@@ -74,7 +73,7 @@ def write(workshop: Workshop, found: Found, folder: Path) -> Path:
             "tail": "the 80% of items with the fewest training interactions",
             "seeds": "of the SRS: initial weights, order, dropout; LLM vectors are the same for all",
         },
-        rows=rows,
+        rows={name: figures(list(seeds.values())) for name, seeds in rows.items()},
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from quality_rows import BACKBONES, Found, Measured
+from quality_rows import BACKBONES, Measured, Rows
 from report import must_show
 
 from llmemb.interactions import LeaveOneOut
@@ -15,7 +15,6 @@ from trainer.dataset import Dataset
 RESAMPLES = 10_000
 # NDCG@10 under ``unseen``, as eSASRec's authors gather it.
 PUBLISHED_BEST = {"amazon-beauty": 0.0531}
-Rows = dict[str, dict[int, Measured]]  # by name, then by seed
 
 
 def gains(measured: dict[int, Measured]) -> NDArray[np.float64]:
@@ -50,9 +49,9 @@ def best_of(rows: Rows, prefix: str) -> str | None:
     return max(named, key=lambda name: _mean(rows[name], "full", "all", "NDCG@10"), default=None)
 
 
-def promises(found: Found, data: Dataset) -> list[dict[str, Any]]:
+def promises(rows: Rows, data: Dataset) -> list[dict[str, Any]]:
     """Return what can be said from the rows that are there."""
-    rows, split = {row.name: seeds for row, seeds in found.items()}, data.split
+    split = data.split
     return [
         *_published(rows, data.facts.name),
         *_default(rows),

@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from quality_promises import best_of, gains, resampled_means
-from quality_rows import ABLATIONS, BACKBONES, Found, Row, Workshop, all_rows
+from quality_rows import ABLATIONS, BACKBONES, Row, Rows, Workshop, all_rows
 
 from llmemb.catalogue import Attributes
 from llmemb.files import replacing_file
@@ -28,17 +28,16 @@ MAPPED_ITEMS = 3000
 COLOUR_FIELDS = ("categories", "category", "genres", "genre", "brand")
 
 
-def write_results_page(results: Path, workshop: Workshop, found: Found) -> None:
+def write_results_page(results: Path, workshop: Workshop, rows: Rows) -> None:
     """Draw the pictures and write the tables between the page's markers for this data set."""
     name = workshop.data.facts.name
     report = json.loads(results.read_bytes())
-    measured = {row.name for row in found}
     pictures = {}
-    if any(f"default/{backbone}" in measured for backbone in BACKBONES):
-        pictures["gain by popularity of the target"] = _gain_by_popularity(workshop, found)
-    if any(name.startswith("ablation/") for name in measured):
-        pictures["ablations"] = _ablations(found)
-    if "default/sasrec" in measured:
+    if any(f"default/{backbone}" in rows for backbone in BACKBONES):
+        pictures["gain by popularity of the target"] = _gain_by_popularity(workshop, rows)
+    if "default/sasrec" in rows:
+        if any(name.startswith("ablation/") for name in rows):
+            pictures["ablations"] = _ablations(rows)
         pictures["the catalogue's vectors"] = _map(workshop)
     lines = [_machine(report), "", "Full ranking, all items:", "", *_table(report, "full"), ""]
     lines += ["Seen items left out (`unseen`):", "", *_table(report, "unseen"), ""]
@@ -97,11 +96,10 @@ def _cell(seeds: list[float]) -> str:
     return f"{mean} ± {np.std(seeds):.4f}" if len(seeds) > 1 else mean
 
 
-def _gain_by_popularity(workshop: Workshop, found: Found) -> plt.Figure:
+def _gain_by_popularity(workshop: Workshop, rows: Rows) -> plt.Figure:
     split = workshop.data.split
     popularity = split.popularity[split.targets("test")]
     bucket = np.searchsorted(POPULARITY_BUCKETS, popularity, side="right") - 1
-    rows = {row.name: seeds for row, seeds in found.items()}
     figure, axes = plt.subplots(figsize=(8, 4))
     labels = bucket_labels()
     places = np.arange(len(labels))
@@ -120,8 +118,7 @@ def _gain_by_popularity(workshop: Workshop, found: Found) -> plt.Figure:
     return figure
 
 
-def _ablations(found: Found) -> plt.Figure:
-    rows = {row.name: seeds for row, seeds in found.items()}
+def _ablations(rows: Rows) -> plt.Figure:
     whole = gains(rows["default/sasrec"])
     figure, axes = plt.subplots(figsize=(8, 4.5))
     wanted = ["raw/sasrec", *(f"ablation/{lever}" for lever in ABLATIONS)]

@@ -126,8 +126,8 @@ class Measured:
     train_seconds: float
 
 
-Found = dict[Row, dict[int, Measured]]
-"""What was measured: by row, then by seed."""
+Rows = dict[str, dict[int, Measured]]
+"""What was measured: by the row's name, then by seed."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,14 @@ class Workshop:
     progress: Progress
     peer_python: Path
 
-    def found(self) -> Found:
+    def rows(self) -> Rows:
         """Return all that was measured so far."""
-        kept = {row: {seed: self.find(row, seed) for seed in range(row.runs)} for row in all_rows()}
-        rows = {row: {s: one for s, one in seeds.items() if one} for row, seeds in kept.items()}
-        return {row: seeds for row, seeds in rows.items() if seeds}
+        rows: Rows = {}
+        for row in all_rows():
+            kept = {seed: self.find(row, seed) for seed in range(row.runs)}
+            if seeds := {seed: one for seed, one in kept.items() if one}:
+                rows[row.name] = seeds
+        return rows
 
     def find(self, row: Row, seed: int) -> Measured | None:
         """Return what a row was measured to be with one seed; ``None``: it was not, with these settings."""
