@@ -4,8 +4,9 @@
     python benchmarks/quality.py data/beauty --only 'id/*' --seeds 1
 
 Writes ``results/quality-<data>.json`` and, with ``--page``, ``docs/results.md`` from all rows that are there.
-What was measured is kept in ``results/quality-<data>``, the rank of every test user's target included: an
-interrupted run goes on where it was, and ``--seeds 0`` writes the report without training a row.
+What was measured is kept in ``results/quality-<data>``, the rank of every test user's target and the map of
+the catalogue included: an interrupted run goes on where it was, and ``--seeds 0`` writes the report without
+training anything.
 Cheapest rows first, the first seed of all before the second of any. Nothing here is tuned: settings come
 from the presets, which were chosen on validation.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from quality_map import MAPPED, lay_out
 from quality_promises import promises
 from quality_report import write_results_page
 from quality_rows import (
@@ -50,6 +52,8 @@ def main() -> None:
             if seed < row.runs:
                 print(f"{row.name}, seed {seed}", file=sys.stderr)
                 workshop.measure(row, seed)
+        if arguments.seeds and MAPPED in (row.name for row in rows):
+            lay_out(workshop)
         measured = workshop.rows()
         path = write(workshop, measured, arguments.results)
         if arguments.page:

@@ -4,28 +4,23 @@ What stands outside the markers is written by hand and stays.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from numpy.typing import NDArray
+from quality_map import draw_map
 from quality_promises import best_of, gains, resampled_means
-from quality_rows import ABLATIONS, BACKBONES, Row, Rows, Workshop, all_rows
+from quality_rows import ABLATIONS, BACKBONES, Rows, Workshop, all_rows
 
-from llmemb.catalogue import Attributes
 from llmemb.files import replacing_file
 from trainer.card import COLUMNS
 from trainer.evaluate import POPULARITY_BUCKETS, bucket_labels
-from trainer.places import catalogue_places
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 DOCS = Path(__file__).parents[1] / "docs"
-MAPPED_ITEMS = 3000
-COLOUR_FIELDS = ("categories", "category", "genres", "genre", "brand")
 
 
 def write_results_page(results: Path, workshop: Workshop, rows: Rows) -> None:
@@ -35,10 +30,10 @@ def write_results_page(results: Path, workshop: Workshop, rows: Rows) -> None:
     pictures = {}
     if any(f"default/{backbone}" in rows for backbone in BACKBONES):
         pictures["gain by popularity of the target"] = _gain_by_popularity(workshop, rows)
-    if "default/sasrec" in rows:
-        if any(name.startswith("ablation/") for name in rows):
-            pictures["ablations"] = _ablations(rows)
-        pictures["the catalogue's vectors"] = _map(workshop)
+    if "default/sasrec" in rows and any(name.startswith("ablation/") for name in rows):
+        pictures["ablations"] = _ablations(rows)
+    if laid_out := draw_map(workshop):
+        pictures["the catalogue's vectors"] = laid_out
     lines = [_machine(report), "", "Full ranking, all items:", "", *_table(report, "full"), ""]
     lines += ["Seen items left out (`unseen`):", "", *_table(report, "unseen"), ""]
     lines += ["The target among 100 fixed negatives:", "", *_table(report, "sampled100"), ""]
@@ -134,44 +129,3 @@ def _ablations(rows: Rows) -> plt.Figure:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("NDCG@10, full ranking, less that of default/sasrec (95% interval over users)")
     return figure
-
-
-def _map(workshop: Workshop) -> plt.Figure:
-    """t-SNE of the items' vectors before SCFT, after SCFT and after RAT, coloured by category or brand."""
-    by_name: dict[str, Row] = {row.name: row for row in all_rows()}
-    raw = workshop.run(by_name["raw/sasrec"], 0)
-    tuned = workshop.run(by_name["default/sasrec"], 0)
-    labels = item_colours(workshop.data.catalogue.attributes)
-    names, counts = np.unique(labels[labels != ""], return_counts=True)
-    shown = names[np.argsort(-counts)][:8] if len(names) else labels[:1]
-    chosen = np.flatnonzero(np.isin(labels, shown))
-    chosen = np.random.default_rng(0).permutation(chosen)[:MAPPED_ITEMS]
-    spaces = {
-        "LLM": raw.llm_vectors,
-        "LLM after SCFT": tuned.llm_vectors,
-        "item vectors after RAT": tuned.trained_adapted().item_vectors().numpy(),
-    }
-    figure, axes = plt.subplots(1, 3, figsize=(15, 5))
-    for panel, (title, vectors) in zip(axes, spaces.items(), strict=True):
-        vectors = vectors[chosen].astype(np.float32)
-        flat = catalogue_places(vectors - vectors.mean(0), seed=0)
-        for label in shown:
-            members = labels[chosen] == label
-            panel.scatter(*flat[members].T, s=3, label=label)
-        panel.set_title(title)
-        panel.set_axis_off()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=8, markerscale=4)
-    return figure
-
-
-def item_colours(items: Sequence[Attributes]) -> NDArray[np.str_]:
-    """Return what items are coloured by: the first of the fields that any has; "": an item has none."""
-    fields = (np.array([_first(item.get(field)) for item in items]) for field in COLOUR_FIELDS)
-    unknown = np.full(len(items), "")
-    return next((labels for labels in fields if (labels != "").any()), unknown)
-
-
-def _first(value: Any) -> str:
-    while isinstance(value, list):
-        value = value[0] if value else ""
-    return str(value or "")

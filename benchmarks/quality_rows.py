@@ -163,7 +163,7 @@ class Workshop:
             return None
         with safe_open(path, "numpy") as file:
             facts = json.loads(file.metadata()["measured"])
-            if facts.pop("key") != self._key(row, self.run(row, seed)):
+            if facts.pop("key") != self.key(row, seed):
                 return None
             return Measured(file.get_tensor("ranks"), **facts)
 
@@ -171,8 +171,7 @@ class Workshop:
         """Train and rank a row with one seed, unless that is done."""
         if self.find(row, seed):
             return
-        run = self.run(row, seed)
-        key = self._key(row, run)
+        run, key = self.run(row, seed), self.key(row, seed)
         folder = self.work / f"row-{row.kind}-{key[:16]}"
         folder.mkdir(exist_ok=True)
         scorer, history = self._train(row, run, folder)
@@ -195,14 +194,16 @@ class Workshop:
         data = held_out(self.data) if row.cold else self.data
         return Run(data, self.base, preset, self.work, self.progress)
 
-    def _path(self, row: Row, seed: int) -> Path:
-        return self.kept / row.name.replace("/", "-") / f"{seed}.safetensors"
-
-    def _key(self, row: Row, run: Run) -> str:
+    def key(self, row: Row, seed: int) -> str:
+        """Return the hash of all that decides what a row is measured to be."""
+        run = self.run(row, seed)
         settings = run.preset.model_dump(mode="json", exclude={"scft": set(PLACEMENT)})
         settings["base"] = self.base.sha256
         data = run.data.facts.fingerprint
         return stage_key({"row": row.kind, "data": data, "settings": settings})
+
+    def _path(self, row: Row, seed: int) -> Path:
+        return self.kept / row.name.replace("/", "-") / f"{seed}.safetensors"
 
     def _train(self, row: Row, run: Run, folder: Path) -> tuple[Scorer, list[dict[str, Any]]]:
         if row.kind == "popularity":

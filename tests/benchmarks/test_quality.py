@@ -1,12 +1,14 @@
 """The quality report on a shop small enough to measure in seconds."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from tiny import make_tiny_llm
 
 ROOT = Path(__file__).parents[2]
@@ -68,9 +70,12 @@ def test_every_kind_of_row_is_measured_once_and_kept(
     assert report["rows"]["cold/default/sasrec"]["full"]["cold"]["n"] > 0
     assert len(report["must_show"]) > 5
     assert all({"line", "value", "target", "holds"} == set(one) for one in report["must_show"])
+    shutil.rmtree(shop.with_name("small.quality"))
     again, log = measure(shop, base)
     assert "started" not in log
     assert again["rows"] == report["rows"]
+    places = load_file(next(shop.parent.glob("quality-*/map.safetensors")))
+    assert all(places[space].shape == (60, 2) for space in ("llm", "scft", "rat"))
 
 
 def test_the_bootstrap_finds_a_difference_only_where_there_is_one(
@@ -90,7 +95,7 @@ def test_a_map_of_items_without_categories_is_coloured_by_brand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from quality_report import item_colours
+    from quality_map import item_colours
 
     items = [{"categories": [], "brand": "3M"}, {"title": "a bolt"}, {"brand": "Hillman"}]
     assert item_colours(items).tolist() == ["3M", "", "Hillman"]
