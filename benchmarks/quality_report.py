@@ -88,7 +88,7 @@ def _table(report: dict[str, Any], protocol: str) -> list[str]:
 
 def _cell(seeds: list[float]) -> str:
     mean = f"{np.mean(seeds):.4f}"
-    return f"{mean} ± {np.std(seeds):.4f}" if len(seeds) > 1 else mean
+    return f"{mean} ± {np.std(seeds, ddof=1):.4f}" if len(seeds) > 1 else mean
 
 
 def _gain_by_popularity(workshop: Workshop, rows: Rows) -> plt.Figure:
