@@ -9,28 +9,22 @@ from statistics import median
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from quality_baselines import llm_initialised, over_vectors, word_vectors
 from rectools_peer import rectools_scorer
 from report import RESULTS
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from llmemb.base_model import DEFAULT_BASE_MODEL, BaseModel, find_base_model
 from llmemb.files import replacing_file
-from llmemb.projection import fit_projection
-from llmemb.srs import build_backbone
 from trainer.cooccurrence import cooccurrence_scorer
 from trainer.dataset import Dataset, read_dataset
 from trainer.evaluate import Scorer, evaluation_report, popularity_scorer, ranks
-from trainer.fit import Recommender, fit, read_history
-from trainer.item_tables import IdTable
+from trainer.fit import read_history
 from trainer.presets import PLACEMENT, build_preset
 from trainer.progress import Progress
-from trainer.rat import adapted_model, train_rat
 from trainer.stages import stage_key
 from trainer.train import Run
 
@@ -39,7 +33,9 @@ LOSSES = ("bce", "gbce", "sampled", "softmax")
 SEEDS = 3
 HELD_OUT, HELD_OUT_SEED = 0.1, 0  # of the items, for the rows on strictly cold items
 
-Kind = Literal["popularity", "cooccurrence", "id", "llminit", "tfidf", "adapted", "rectools"]
+Kind = Literal[
+    "popularity", "cooccurrence", "id", "llminit", "tfidf", "tfidf-raw", "adapted", "rectools"
+]
 
 
 @dataclass(frozen=True)
@@ -95,6 +91,7 @@ def all_rows() -> Iterator[Row]:
     yield Row("id-levers/sasrec", "id", overrides=("collaborative.logit_adjustment=0.8",))
     yield Row("tfidf/sasrec", "tfidf", overrides=("scft.epochs=0",))
     yield Row("raw/sasrec", "adapted", overrides=("scft.epochs=0",))
+    yield Row("tfidf-raw/sasrec", "tfidf-raw", overrides=("scft.epochs=0",))
     yield Row("llminit/sasrec", "llminit", overrides=(*PLAIN, "scft.epochs=0"))
     softmax = (*PLAIN, "collaborative.loss=softmax")
     yield Row("rectools/sasrec", "rectools", overrides=softmax, runs=1)
@@ -221,8 +218,11 @@ class Workshop:
             return run.trained_adapted().scorer(), read_history(run.rat[0])
         if row.kind == "rectools":
             return rectools_scorer(self.peer_python, run.data.split, run.preset, folder)
-        train = _over_words if row.kind == "tfidf" else _llm_initialised
-        return train(run, folder), read_history(folder)
+        if row.kind == "llminit":
+            return llm_initialised(run, folder), read_history(folder)
+        words = word_vectors(run)
+        vectors = np.hstack([run.projected(), words]) if row.kind == "tfidf-raw" else words
+        return over_vectors(vectors, run, folder), read_history(folder)
 
 
 def workshop_arguments(description: str) -> argparse.ArgumentParser:
@@ -264,41 +264,6 @@ def held_out(data: Dataset) -> Dataset:
         split=data.split.holding_out(HELD_OUT, HELD_OUT_SEED),
         facts=data.facts.model_copy(update={"fingerprint": fingerprint}),
     )
-
-
-def _llm_initialised(run: Run, folder: Path) -> Scorer:
-    """Train ID embeddings that start as the LLM vectors, whitened to the SRS's width."""
-    torch.manual_seed(run.preset.seed)
-    width = run.preset.srs.width
-    vectors = torch.from_numpy(run.projected()[:, :width])
-    table = IdTable.random(len(vectors), width)
-    with torch.no_grad():
-        table.vectors[:, : vectors.shape[1]] = vectors * width**-0.5
-    model = Recommender(table, build_backbone(run.preset.srs))
-    with run.progress.epochs("llminit") as report:
-        fit(
-            model,
-            run.data.split,
-            run.preset.collaborative,
-            seed=run.preset.seed,
-            folder=folder,
-            report=report,
-        )
-    return model.scorer()
-
-
-def _over_words(run: Run, folder: Path) -> Scorer:
-    """Train as RAT does over what the prompts say without an LLM: TF-IDF, reduced (LSA)."""
-    prompts = np.array([run.template.render(item) for item in run.data.catalogue.attributes])
-    words = TfidfVectorizer(sublinear_tf=True, min_df=2).fit(prompts[run.seen])
-    counts, width = words.transform(prompts), run.preset.projection.dimensions
-    reduced = TruncatedSVD(min(width, counts.shape[1]), random_state=0).fit(counts[run.seen])
-    vectors = reduced.transform(counts)
-    projection = fit_projection(vectors[run.seen], width, run.preset.projection.kind)
-    model = adapted_model(run.preset, projection(vectors), run.seen)
-    with run.progress.epochs("tfidf") as report:
-        train_rat(model, None, run.data.split, run.preset, folder, report)
-    return model.scorer()
 
 
 def _seconds(history: list[dict[str, Any]]) -> float:

@@ -20,7 +20,7 @@ ROWS = [
     "raw/sasrec",
     "llminit/sasrec",
 ]
-ROWS += ["default/sasrec", "cold/default/sasrec"]
+ROWS += ["tfidf-raw/sasrec", "llminit/sasrec", "default/sasrec", "cold/default/sasrec"]
 
 
 @pytest.fixture(scope="module")
