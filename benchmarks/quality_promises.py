@@ -60,7 +60,7 @@ def promises(rows: Rows, data: Dataset) -> list[dict[str, Any]]:
         *_each_backbone(rows, split),
         *_cold_items(rows, data),
         *_paper(rows),
-        *_scft(rows, split),
+        *_llm(rows, split),
         *_peer(rows),
     ]
 
@@ -122,11 +122,13 @@ def _paper(rows: Rows) -> Iterator[dict[str, Any]]:
             yield must_show(line, round(gain, 3), "> 1", gain > 1)
 
 
-def _scft(rows: Rows, split: LeaveOneOut) -> Iterator[dict[str, Any]]:
-    if "raw/sasrec" in rows and "default/sasrec" in rows:
-        line = "SCFT pays: default/sasrec against raw/sasrec"
-        for group in GROUPS:
-            yield _better(line, rows["default/sasrec"], rows["raw/sasrec"], group, split)
+def _llm(rows: Rows, split: LeaveOneOut) -> Iterator[dict[str, Any]]:
+    if "default/sasrec" not in rows:
+        return
+    for what, name in (("SCFT", "raw/sasrec"), ("the LLM", "tfidf/sasrec")):
+        for group in GROUPS if name in rows else ():
+            line = f"{what} pays: default/sasrec against {name}"
+            yield _better(line, rows["default/sasrec"], rows[name], group, split)
 
 
 def _peer(rows: Rows) -> Iterator[dict[str, Any]]:
