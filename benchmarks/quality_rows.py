@@ -34,7 +34,7 @@ SEEDS = 3
 HELD_OUT, HELD_OUT_SEED = 0.1, 0  # of the items, for the rows on strictly cold items
 
 Kind = Literal[
-    "popularity", "cooccurrence", "id", "llminit", "tfidf", "tfidf-raw", "adapted", "rectools"
+    "popularity", "cooccurrence", "id", "llminit", "tfidf", "tfidf-llm", "adapted", "rectools"
 ]
 
 
@@ -91,12 +91,13 @@ def all_rows() -> Iterator[Row]:
     yield Row("id-levers/sasrec", "id", overrides=("collaborative.logit_adjustment=0.8",))
     yield Row("tfidf/sasrec", "tfidf", overrides=("scft.epochs=0",))
     yield Row("raw/sasrec", "adapted", overrides=("scft.epochs=0",))
-    yield Row("tfidf-raw/sasrec", "tfidf-raw", overrides=("scft.epochs=0",))
+    yield Row("tfidf-raw/sasrec", "tfidf-llm", overrides=("scft.epochs=0",))
     yield Row("llminit/sasrec", "llminit", overrides=(*PLAIN, "scft.epochs=0"))
     softmax = (*PLAIN, "collaborative.loss=softmax")
     yield Row("rectools/sasrec", "rectools", overrides=softmax, runs=1)
     for backbone in BACKBONES:
         yield Row(f"default/{backbone}", "adapted", overrides=(f"srs.name={backbone}",))
+    yield Row("tfidf-default/sasrec", "tfidf-llm")
     yield Row("cold/id/sasrec", "id", cold=True)
     yield Row("cold/default/sasrec", "adapted", cold=True)
     for lever, settings in ABLATIONS.items():
@@ -221,7 +222,7 @@ class Workshop:
         if row.kind == "llminit":
             return llm_initialised(run, folder), read_history(folder)
         words = word_vectors(run)
-        vectors = np.hstack([run.projected(), words]) if row.kind == "tfidf-raw" else words
+        vectors = np.hstack([run.projected(), words]) if row.kind == "tfidf-llm" else words
         return over_vectors(vectors, run, folder), read_history(folder)
 
 
