@@ -103,7 +103,7 @@ def _cold_items(rows: Rows, data: Dataset) -> Iterator[dict[str, Any]]:
     ratio = _mean(cold, "full", "cold", "HR@10") / _mean(cold, "full", "warm_tail", "HR@10")
     yield _at_least("strictly cold items: HR@10, full, over the warm tail's", ratio, 0.5)
     held = held_out(data).split.held_out[data.split.targets("test")]
-    for name in ("default/sasrec", best_of(rows, "id/")):
+    for name in ("default/sasrec", best_of(rows, "id/sasrec/")):
         if name in rows:
             line = (
                 f"strictly cold items: HR@10, full, over that of {name}, which was trained on them"
