@@ -92,7 +92,7 @@ def _kept(workshop: Workshop) -> dict[str, NDArray[Any]]:
     with safe_open(path, "numpy") as file:
         if file.metadata()["key"] != _key(workshop):
             return {}
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in ("items", *SPACES)}
 
 
 def _path(workshop: Workshop) -> Path:

@@ -23,7 +23,7 @@ from trainer.cooccurrence import cooccurrence_scorer
 from trainer.dataset import Dataset, read_dataset
 from trainer.evaluate import Scorer, evaluation_report, popularity_scorer, ranks
 from trainer.fit import read_history
-from trainer.presets import PLACEMENT, build_preset
+from trainer.presets import PLACEMENT, Preset, build_preset
 from trainer.progress import Progress
 from trainer.stages import stage_key
 from trainer.train import Run
@@ -55,6 +55,10 @@ class Row:
     overrides: tuple[str, ...] = ()
     cold: bool = False
     runs: int = SEEDS
+
+    def settings(self, seed: int) -> Preset:
+        """Return what it is trained with; LLM stages are the same for all seeds."""
+        return build_preset(self.preset, (*self.overrides, f"seed={seed}", "scft.seed=0"))
 
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -191,19 +195,18 @@ class Workshop:
             save_file({"ranks": np.minimum(found.full, 255).astype(np.uint8)}, aside, metadata)
 
     def run(self, row: Row, seed: int) -> Run:
-        """Return the training run of a row; LLM stages are the same for all seeds."""
-        overrides = (*row.overrides, f"seed={seed}", "scft.seed=0")
-        preset = build_preset(row.preset, overrides)
-        data = held_out(self.data) if row.cold else self.data
-        return Run(data, self.base, preset, self.work, self.progress)
+        """Return the training run of a row."""
+        return Run(self._data(row), self.base, row.settings(seed), self.work, self.progress)
 
     def key(self, row: Row, seed: int) -> str:
         """Return the hash of all that decides what a row is measured to be."""
-        run = self.run(row, seed)
-        settings = run.preset.model_dump(mode="json", exclude={"scft": set(PLACEMENT)})
+        settings = row.settings(seed).model_dump(mode="json", exclude={"scft": set(PLACEMENT)})
         settings["base"] = self.base.sha256
-        data = run.data.facts.fingerprint
+        data = self._data(row).facts.fingerprint
         return stage_key({"row": row.kind, "data": data, "settings": settings})
+
+    def _data(self, row: Row) -> Dataset:
+        return held_out(self.data) if row.cold else self.data
 
     def _path(self, row: Row, seed: int) -> Path:
         return self.kept / row.name.replace("/", "-") / f"{seed}.safetensors"

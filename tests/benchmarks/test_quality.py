@@ -12,14 +12,7 @@ from safetensors.numpy import load_file
 from tiny import make_tiny_llm
 
 ROOT = Path(__file__).parents[2]
-ROWS = [
-    "popularity",
-    "cooccurrence",
-    "id/sasrec/sampled",
-    "tfidf/sasrec",
-    "raw/sasrec",
-    "llminit/sasrec",
-]
+ROWS = ["popularity", "cooccurrence", "id/sasrec/sampled", "tfidf/sasrec", "raw/sasrec"]
 ROWS += ["tfidf-raw/sasrec", "llminit/sasrec", "default/sasrec", "cold/default/sasrec"]
 
 
