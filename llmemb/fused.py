@@ -96,6 +96,7 @@ class FusedLlama:
             device.type == "cpu"
             and type(model).__name__ == "LlamaModel"
             and torch._C._has_mkldnn
+            and (model.dtype == torch.float32 or _packs(model.dtype))
             and config.hidden_act == "silu"
             and not config.attention_bias
             and not config.mlp_bias
@@ -229,6 +230,11 @@ def folded_weights(layer: Any) -> Iterator[Tensor]:
     yield mlp.gate_proj.weight.detach() * between
     yield mlp.up_proj.weight.detach() * between
     yield mlp.down_proj.weight.detach().float()
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN multiplies in a 16-bit format on this CPU."""
+    return dtype == torch.bfloat16 and bool(_OPS._is_mkldnn_bf16_supported())
 
 
 def _pack(weight: Tensor, dtype: torch.dtype) -> Tensor:

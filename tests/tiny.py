@@ -14,6 +14,8 @@ from transformers import (
     Qwen2Config,
 )
 
+from llmemb.encoder import best_dtype
+
 CORPUS = [
     "The film item has the following attributes: title is Toy Story; year is 1995; genres is Comedy",
     "The item has no known attributes. alpha beta gamma delta 0 1 2 3 4 5 6 7 8 9 drama action",
@@ -31,6 +33,10 @@ CONFIGS = {
     "bert": (BertConfig, {}),
 }
 
+needs_bfloat16 = pytest.mark.skipif(
+    best_dtype(torch.device("cpu")) != torch.bfloat16,
+    reason="this CPU does not compute in bfloat16",
+)
 needs_vnni = pytest.mark.skipif(
     not torch.cpu._is_vnni_supported(), reason="this CPU multiplies no 8-bit integers (VNNI)"
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CONFIGS, make_tiny_llm, needs_vnni
+from tiny import CONFIGS, make_tiny_llm, needs_bfloat16, needs_vnni
 from transformers import AutoModel
 
 from llmemb import fused, tree_attention
@@ -20,6 +20,7 @@ from llmemb.fused_int8 import Int8Llama
 
 OPENING = [7, 8, 9, 10]
 CPU = torch.device("cpu")
+DTYPES = [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)]
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "eos"])
@@ -88,8 +89,17 @@ def test_other_families_are_left_to_the_library(tmp_path: Path, family: str) -> 
     assert not FusedLlama.fits(model, torch.device("cuda"))
 
 
+def test_bfloat16_is_left_to_the_library_where_the_cpu_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_tiny_llm(tmp_path)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert FusedLlama.fits(AutoModel.from_pretrained(folder, dtype=torch.float32), CPU)
+    assert not FusedLlama.fits(AutoModel.from_pretrained(folder, dtype=torch.bfloat16), CPU)
+
+
 @needs_vnni
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_8_bits_are_close_to_the_exact_pass(tmp_path: Path, dtype: torch.dtype) -> None:
     model = AutoModel.from_pretrained(make_tiny_llm(tmp_path), dtype=dtype).eval()
     batch = texts(np.random.default_rng(0), [3, 40, 1, 17, 17, 90], OPENING)
@@ -108,7 +118,7 @@ def test_texts_without_the_opening_stay_exact_under_8_bits(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", [FusedLlama, pytest.param(Int8Llama, marks=needs_vnni)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_text_alone_and_in_any_company_has_the_same_vector(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,8 +142,10 @@ def test_a_text_alone_and_in_any_company_has_the_same_vector(
 MANY_SIZES = """
 import sys, psutil, torch, numpy as np
 from transformers import AutoModel
+from llmemb.encoder import best_dtype
 from llmemb.fused import FusedLlama
-model = FusedLlama(AutoModel.from_pretrained(sys.argv[1], dtype=torch.bfloat16).eval())
+dtype = best_dtype(torch.device("cpu"))
+model = FusedLlama(AutoModel.from_pretrained(sys.argv[1], dtype=dtype).eval())
 rng = np.random.default_rng(0)
 def pass_some(batches):
     for _ in range(batches):
