@@ -1,4 +1,4 @@
-"""Fixtures for more than one part of the suite: a home of its own, and a tiny bundle that really works."""
+"""Fixtures for more than one part of the suite: a place of its own, and a tiny bundle that really works."""
 
 import os
 from collections.abc import Iterator
@@ -12,12 +12,15 @@ from tiny_bundle import make_tiny_bundle
 
 settings.register_profile("llmemb", deadline=None)  # a busy machine is no bug
 settings.load_profile("llmemb")
-torch.set_num_threads(1)  # tiny models gain nothing from more, and the machine may be shared
+torch.set_num_threads(1)  # as in :func:`own_place`
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep tests out of the caches and the state of whoever runs them."""
+def own_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests out of the caches and the state of whoever runs them; let a process have one thread.
+
+    Threads that wait for each other on cores that other tests need make a tiny model several times as slow.
+    """
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("LLMEMB_")]:
@@ -25,6 +28,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
             patch.delenv(name, raising=False)
         patch.setenv("HOME", str(home))
+        patch.setenv("OMP_NUM_THREADS", "1")
         yield
 
 

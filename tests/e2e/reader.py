@@ -69,7 +69,6 @@ class Reader:
             "LLMEMB_PORT": self._port,
             "LLMEMB_STATE_DIR": str(folder / "state"),
             "LLMEMB_RELOAD_QUALITY": "0",  # after an epoch it is chance which bundle is better
-            "OMP_NUM_THREADS": "1",  # a tiny model is trained five times as fast
         }
 
     def __enter__(self) -> Self:

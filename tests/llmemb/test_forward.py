@@ -152,7 +152,7 @@ def pass_some(batches):
         lengths = rng.integers(3, 60, rng.integers(5, 60))
         model.pooled([rng.integers(4, 100, n).tolist() for n in lengths], "mean")
     return psutil.Process().memory_full_info().uss
-print(-pass_some(100) + pass_some(200))
+print(-pass_some(40) + pass_some(60))
 """
 
 
