@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field
 from safetensors import SafetensorError
 
 from llmemb.base_model import BaseModel
+from llmemb.device import best_device, best_dtype
 from llmemb.errors import BundleError, ModelError
 from llmemb.forward import Pooling, TransformersForward
 from llmemb.fused import FusedLlama
@@ -45,20 +46,6 @@ class Tokens:
 
     ids: list[int]
     truncated: bool
-
-
-def best_device() -> torch.device:
-    """Return the GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def best_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the device computes it natively, else float32."""
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported()
-    else:
-        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
 
 
 class Encoder:

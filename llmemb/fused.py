@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from llmemb.device import best_dtype
 from llmemb.forward import Pooling
 from llmemb.text_tree import TextTree, tree_batches
 from llmemb.tree_attention import TreeAttention
@@ -96,7 +97,7 @@ class FusedLlama:
             device.type == "cpu"
             and type(model).__name__ == "LlamaModel"
             and torch._C._has_mkldnn
-            and (model.dtype == torch.float32 or _packs(model.dtype))
+            and model.dtype in (torch.float32, best_dtype(device))
             and config.hidden_act == "silu"
             and not config.attention_bias
             and not config.mlp_bias
@@ -230,11 +231,6 @@ def folded_weights(layer: Any) -> Iterator[Tensor]:
     yield mlp.gate_proj.weight.detach() * between
     yield mlp.up_proj.weight.detach() * between
     yield mlp.down_proj.weight.detach().float()
-
-
-def _packs(dtype: torch.dtype) -> bool:
-    """Return whether oneDNN multiplies in a 16-bit format on this CPU."""
-    return dtype == torch.bfloat16 and bool(_OPS._is_mkldnn_bf16_supported())
 
 
 def _pack(weight: Tensor, dtype: torch.dtype) -> Tensor:

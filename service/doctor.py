@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 import llmemb
 from llmemb.base_model import find_base_model, models_directory
 from llmemb.bundle import read_manifest, verify_files
-from llmemb.encoder import best_device, best_dtype
+from llmemb.device import best_device, best_dtype
 from llmemb.errors import LLMEmbError
 from service.records import RECORDS
 from service.redis_servers import connect

@@ -22,6 +22,7 @@ CORE_ORDER = [
     "interactions",
     "prompt",
     "base_model",
+    "device",
     "forward",
     "dropout",
     "text_tree",

@@ -14,7 +14,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from llmemb.encoder import best_dtype
+from llmemb.device import best_dtype
 
 CORPUS = [
     "The film item has the following attributes: title is Toy Story; year is 1995; genres is Comedy",

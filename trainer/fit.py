@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llmemb.encoder import best_device
+from llmemb.device import best_device
 from llmemb.errors import DataError, LLMEmbError
 from llmemb.files import replacing_file
 from llmemb.interactions import LeaveOneOut

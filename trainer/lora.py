@@ -17,12 +17,11 @@ from torch.distributed.fsdp import fully_shard
 from transformers.pytorch_utils import Conv1D
 
 from llmemb.base_model import BaseModel
+from llmemb.device import best_device, best_dtype
 from llmemb.dropout import Dropout
 from llmemb.encoder import (
     EncoderSettings,
     base_config,
-    best_device,
-    best_dtype,
     check_max_tokens,
     quiet_loading,
 )

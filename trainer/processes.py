@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from llmemb.encoder import best_device
+from llmemb.device import best_device
 from llmemb.errors import SettingsError
 
 # A rank that died is noticed by whoever started it; this is for one that waits for a slower one.

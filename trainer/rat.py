@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llmemb.adapter import Adapter, AdapterSettings
-from llmemb.encoder import best_device
+from llmemb.device import best_device
 from llmemb.interactions import LeaveOneOut
 from llmemb.srs import build_backbone
 from trainer.contrast import contrastive_loss

@@ -30,7 +30,8 @@ from transformers import PrinterCallback, TrainerCallback
 
 from llmemb.base_model import BaseModel
 from llmemb.catalogue import Attributes
-from llmemb.encoder import EncoderSettings, best_device
+from llmemb.device import best_device
+from llmemb.encoder import EncoderSettings
 from llmemb.errors import DataError, SettingsError
 from llmemb.interactions import Sequences
 from llmemb.prompt import PromptTemplate

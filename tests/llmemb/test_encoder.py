@@ -11,7 +11,8 @@ from tiny import CONFIGS, make_tiny_llm
 from transformers import AutoTokenizer
 
 from llmemb.base_model import BaseModel, find_base_model
-from llmemb.encoder import Encoder, EncoderSettings, best_dtype, load_base
+from llmemb.device import best_dtype
+from llmemb.encoder import Encoder, EncoderSettings, load_base
 from llmemb.errors import ModelError
 
 PROMPTS = [

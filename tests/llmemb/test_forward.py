@@ -142,7 +142,7 @@ def test_a_text_alone_and_in_any_company_has_the_same_vector(
 MANY_SIZES = """
 import sys, psutil, torch, numpy as np
 from transformers import AutoModel
-from llmemb.encoder import best_dtype
+from llmemb.device import best_dtype
 from llmemb.fused import FusedLlama
 dtype = best_dtype(torch.device("cpu"))
 model = FusedLlama(AutoModel.from_pretrained(sys.argv[1], dtype=dtype).eval())
@@ -152,7 +152,7 @@ def pass_some(batches):
         lengths = rng.integers(3, 60, rng.integers(5, 60))
         model.pooled([rng.integers(4, 100, n).tolist() for n in lengths], "mean")
     return psutil.Process().memory_full_info().uss
-print(-pass_some(40) + pass_some(60))
+print(-pass_some(100) + pass_some(200))
 """
 
 
